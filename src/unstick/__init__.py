@@ -1,0 +1,92 @@
+"""Find out why a neural network's training is stuck, prove it, and get it moving.
+
+The names below are imported on first use, so ``import unstick`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unstick import data, errors
+    from unstick.critical.classifying import classify
+    from unstick.critical.curvature import curvature_ends, spectral_density
+    from unstick.critical.escaping import Escape, escape
+    from unstick.critical.point import Kind, Point
+    from unstick.diagnosis.diagnosing import Diagnosis, diagnose
+    from unstick.diagnosis.run import Run
+    from unstick.errors import UnstickError
+    from unstick.landscape.plane import Plane, scan
+    from unstick.problem.problem import Problem
+    from unstick.report.page import save
+    from unstick.report.serialization import load
+    from unstick.spectrum.density import Density
+    from unstick.spectrum.ends import Ends
+    from unstick.trace import RunTrace
+
+__all__ = [
+    "Density",
+    "Diagnosis",
+    "Ends",
+    "Escape",
+    "Kind",
+    "Plane",
+    "Point",
+    "Problem",
+    "Run",
+    "RunTrace",
+    "UnstickError",
+    "__version__",
+    "classify",
+    "curvature_ends",
+    "data",
+    "diagnose",
+    "errors",
+    "escape",
+    "load",
+    "save",
+    "scan",
+    "spectral_density",
+]
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Density": "unstick.spectrum.density",
+    "Diagnosis": "unstick.diagnosis.diagnosing",
+    "Ends": "unstick.spectrum.ends",
+    "Escape": "unstick.critical.escaping",
+    "Kind": "unstick.critical.point",
+    "Plane": "unstick.landscape.plane",
+    "Point": "unstick.critical.point",
+    "Problem": "unstick.problem.problem",
+    "Run": "unstick.diagnosis.run",
+    "RunTrace": "unstick.trace",
+    "UnstickError": "unstick.errors",
+    "classify": "unstick.critical.classifying",
+    "curvature_ends": "unstick.critical.curvature",
+    "diagnose": "unstick.diagnosis.diagnosing",
+    "escape": "unstick.critical.escaping",
+    "load": "unstick.report.serialization",
+    "save": "unstick.report.page",
+    "scan": "unstick.landscape.plane",
+    "spectral_density": "unstick.critical.curvature",
+}
+"""The module behind each public name; a test holds it equal to the imports above."""
+
+_MODULES = ("data", "errors")
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use (PEP 562)."""
+    if name in _MODULES:
+        return import_module(f"unstick.{name}")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'unstick' has no attribute {name!r}")
+    value: object = getattr(import_module(_PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not yet."""
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,1 @@
+"""What is minimized: model, loss and frozen data; value, gradient, noise and Hessian products."""

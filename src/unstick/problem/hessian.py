@@ -1,0 +1,322 @@
+"""The Hessian of a problem as a symmetric operator, bound to the parameters where it was taken.
+
+Answers: H v and H V at these parameters, by the way of computing it that works and is fastest here, tested first.
+Does not answer: anything about eigenvalues; that is ``spectrum``.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unstick.errors import BadModel, StaleOperator, UnstickError
+from unstick.problem.cost import WORK
+from unstick.problem.evaluation import PROBE_SAMPLES, REFUSALS, Evaluation, ordinary
+from unstick.problem.products import Difference, Forward, Kept, Products, saved_bytes
+from unstick.record import number
+
+__all__ = ["MODES", "Choice", "HessianOperator", "choose"]
+
+MODES = ("auto", "kept", "rebuilt", "forward", "difference")
+BATCHED_WORK = 500_000  # parameters × samples up to which one batched pass beats a pass a column
+FASTER = (
+    1.5  # a mode must be this much faster to displace one higher in the order: timings are noisy
+)
+DIFFERENCE_AGREES = (
+    0.1  # a product further from finite differences than this fraction is remarked on
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which way of computing products was chosen, and what the probe saw."""
+
+    mode: str  # one of MODES without "auto"
+    bytes_per_sample: float  # of a kept graph
+    blind: bool  # finite differences see curvature that automatic differentiation does not: kinks
+    note: str  # one line for people
+
+
+class HessianOperator:
+    """H at the parameters of its making; satisfies ``SymmetricOperator``.
+
+    Args:
+        evaluation: The loss whose Hessian it is.
+        choice: How to compute products.
+        memory: Bytes for kept graphs.
+
+    Every product costs as ``WORK`` says; the first also builds the kept graphs, one gradient.
+    """
+
+    def __init__(self, evaluation: Evaluation, choice: Choice, memory: int) -> None:
+        self._evaluation = evaluation
+        self._theta = evaluation.theta()
+        self._choice = choice
+        self._memory = memory
+        self._products: Products | None = None
+        self._tried_batching = False
+
+    @property
+    def dim(self) -> int:
+        """Number of parameters n."""
+        return self._evaluation.layout.n
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type computed with."""
+        return self._evaluation.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self._evaluation.layout.device
+
+    @property
+    def mode(self) -> str:
+        """The way products are computed."""
+        return self._choice.mode
+
+    @property
+    def product_price(self) -> float:
+        """Full-data gradients that a product costs (without room for all graphs, some more)."""
+        return {"kept": WORK["product/kept"], "difference": 2.0}.get(
+            self.mode, WORK["product/rebuilt"]
+        )
+
+    @property
+    def setup_price(self) -> float:
+        """Full-data gradients that the first product costs on top: building the graphs, or the error estimate."""
+        return {"kept": 1.0, "difference": 2.0}.get(self.mode, 0.0)
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """The product H v, shape [n].
+
+        Raises:
+            StaleOperator: The model's parameters have changed since ``hessian()``.
+        """
+        return self.matmat(v.unsqueeze(1)).squeeze(1)
+
+    def matmat(self, V: Tensor) -> Tensor:
+        """The products H V, shape [n, k].
+
+        Raises:
+            StaleOperator: The model's parameters have changed since ``hessian()``.
+        """
+        ev = self._evaluation
+        if not torch.equal(ev.theta(), self._theta):
+            raise StaleOperator(
+                "the model's parameters have changed since hessian() was called; a Hessian belongs to one point: "
+                "call problem.hessian() again"
+            )
+        with ev.meter.timed(), ev.visit():
+            columns = ordinary(V.to(self.device, self.dtype))
+            if self._products is None:
+                self._products = _build(ev, self._theta, self._choice, self._memory)
+            product = self._times(self._products, columns)
+            return product if ev.decay is None else product + ev.decay.unsqueeze(1) * columns
+
+    def error(self) -> float:
+        """Estimated norm of the error of H v for unit v beyond rounding: 0 for automatic differentiation."""
+        products = self._products
+        return (
+            products.error
+            if isinstance(products, Difference) and math.isfinite(products.error)
+            else 0.0
+        )
+
+    def _times(self, products: Products, V: Tensor) -> Tensor:
+        """Products, all columns in one backward pass where the problem is tiny and that is right, tested once."""
+        tiny = self.dim * self._evaluation.samples <= BATCHED_WORK
+        if isinstance(products, Kept) and tiny and V.shape[1] > 1 and not self._tried_batching:
+            self._tried_batching = True
+            few = V[:, :2]
+            alone = products.times(few)
+            products.batched = True
+            try:
+                slack = 1e3 * torch.finfo(V.dtype).eps * float(alone.norm())
+                products.batched = float((products.times(few) - alone).norm()) <= slack
+            except REFUSALS:  # an operation that vmap cannot batch
+                products.batched = False
+        return products.times(V)
+
+
+def choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice:
+    """Probe the ways of computing products on a few samples and pick one.
+
+    Every candidate is tested: linearity, symmetry, agreement with one finite difference.
+
+    Args:
+        evaluation: The loss.
+        mode: One of ``MODES``; "auto" picks, another name insists.
+        memory: Bytes for kept graphs.
+        seed: Seed of the probe vectors.
+
+    Raises:
+        BadModel: The insisted-on mode does not work here, or none does.
+
+    Cost:
+        About 20 gradients of at most 256 samples.
+    """
+    if mode not in MODES:
+        raise BadModel(f"mode of products is {mode!r}; expected one of {', '.join(MODES)}")
+    with evaluation.meter.timed(), evaluation.visit():
+        return _choose(evaluation, mode, memory, seed)
+
+
+def _choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice:
+    probe = evaluation.probe(PROBE_SAMPLES)
+    theta = probe.theta()
+    generator = torch.Generator().manual_seed(seed)
+    u, v = torch.randn(2, theta.numel(), generator=generator, dtype=torch.float64)
+    seconds: dict[str, float] = {}
+    tests: dict[str, _Test] = {}
+    failures: dict[str, str] = {}
+    per_sample = math.inf
+    for name in ("kept", "forward", "difference"):
+        if mode != "auto" and name != mode and not (mode == "rebuilt" and name == "kept"):
+            continue
+        if name == "difference" and mode == "auto" and seconds:
+            continue  # a last resort
+        try:
+            tests[name] = _self_test(probe, name, u, v)
+            products = _make(probe, theta, name, math.inf, 0.0)
+            unit = v.to(theta.device, theta.dtype).unsqueeze(1)
+            seconds[name] = min(_timed(lambda p=products, w=unit: p.times(w))[1] for _ in range(2))
+            if name == "kept":
+                per_sample = saved_bytes(probe)
+                again = _make(probe, theta, "rebuilt", 0.0, per_sample)
+                seconds["rebuilt"] = _timed(lambda p=again, w=unit: p.times(w))[1]
+        except (UnstickError, *REFUSALS) as error:
+            failures[name] = " ".join(str(error).split("\n")[0].split())[:120]
+    if mode != "auto":
+        if mode not in seconds:
+            why = failures.get(mode) or failures.get("kept", "it failed its self-test")
+            raise BadModel(
+                f"Hessian products by mode {mode!r} do not work for this model: {why}; use mode 'auto'"
+            )
+        best = mode
+    else:
+        usable = [name for name in ("kept", "forward", "difference") if name in seconds]
+        if not usable:
+            why = "; ".join(f"{name}: {text}" for name, text in failures.items())
+            raise BadModel(
+                f"no way of computing Hessian products works for this model ({why}); expected a smooth loss"
+            )
+        expected = dict(seconds)
+        if "kept" in expected:
+            held = min(1.0, memory / max(1.0, per_sample * evaluation.samples))
+            expected["kept"] = held * seconds["kept"] + (1 - held) * seconds["rebuilt"]
+        fastest = min(expected[name] for name in usable)
+        best = next(name for name in usable if expected[name] <= FASTER * fastest)
+    test = tests["kept" if best == "rebuilt" else best]
+    needed = f"{per_sample * evaluation.samples / 2**20:.0f} MB" if best == "kept" else ""
+    held = f" (graphs of {needed} within {memory / 2**20:.0f} MB)" if best == "kept" else ""
+    timings = ", ".join(f"{name} {1e3 * t:.2g} ms" for name, t in seconds.items())
+    refused = "".join(f"; {name} not possible: {why}" for name, why in failures.items())
+    return Choice(
+        mode=best,
+        bytes_per_sample=per_sample if math.isfinite(per_sample) else 0.0,
+        blind=test.blind,
+        note=f"Hessian products: {best}{held}; a product on {probe.samples} samples took {timings}; {test.told()}{refused}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    linearity: float
+    symmetry: float
+    disagreement: float  # with finite differences, relative
+    contradicted: bool  # by differences at every step
+    kinked: bool  # the gradient itself jumps or bends sharply there
+
+    @property
+    def blind(self) -> bool:
+        return self.contradicted and self.kinked
+
+    def told(self) -> str:
+        text = f"self-test: linear to {number(self.linearity, 1)}, symmetric to {number(self.symmetry, 1)}"
+        if not self.contradicted:
+            return f"{text}, finite differences agree to {number(self.disagreement, 1)}"
+        text = (
+            f"{text}; finite differences disagree by {100 * self.disagreement:.0f} % at every step"
+        )
+        if self.kinked:
+            return f"{text}: the loss has kinks here, such as ReLU at 0, that second derivatives do not see"
+        return text
+
+
+def _self_test(probe: Evaluation, name: str, u: Tensor, v: Tensor) -> _Test:
+    """Linearity, symmetry and agreement with finite differences, in float64 where the model allows it."""
+    wide = probe.widened() or probe
+    products = _make(wide, wide.theta(), name, math.inf, 0.0)
+    u, v = (w.to(products.theta.device, products.theta.dtype) / w.norm() for w in (u, v))
+    both = products.times(torch.stack([u, v, 0.6 * u - 0.8 * v], dim=1))
+    size = float(both.norm()) or 1.0
+    linearity = float((both[:, 2] - 0.6 * both[:, 0] + 0.8 * both[:, 1]).norm()) / size
+    symmetry = abs(float(u @ both[:, 1] - v @ both[:, 0])) / size
+    disagreement, contradicted, kinked = _compare(wide, u, both[:, 0])
+    check = _Test(linearity, symmetry, disagreement, contradicted, kinked)
+    eps = torch.finfo(products.theta.dtype).eps
+    allowed = DIFFERENCE_AGREES if isinstance(products, Difference) else max(1e-9, 1e4 * eps)
+    if not (check.linearity <= allowed and check.symmetry <= allowed):
+        raise BadModel(f"{products.name} is not a symmetric linear map ({check.told()})")
+    if contradicted and not kinked:
+        raise BadModel(
+            f"{products.name} gives other products than the gradient's changes ({check.told()})"
+        )
+    return check
+
+
+def _compare(probe: Evaluation, unit: Tensor, product: Tensor) -> tuple[float, bool, bool]:
+    """A product beside difference quotients at ever smaller steps.
+
+    Returns:
+        The relative disagreement; whether it persists at every step, as it does for a wrong product and at a kink;
+        whether it is a kink: the gradient bends sharply between the two sides, or its jump outgrows the step.
+    """
+    difference = Difference(probe, probe.theta())
+    here = difference.gradient(difference.theta)
+    eps = torch.finfo(here.dtype).eps
+    first, relative, kinked = math.inf, 0.0, False
+    for finer in (
+        (1.0, 1 / 8, 1 / 64, 1 / 512) if here.dtype == torch.float64 else (1.0, 1 / 4, 1 / 16)
+    ):
+        step = finer * difference.step
+        ahead, behind = difference.sides(unit, step)
+        quotient = (ahead - behind) / (2 * step)
+        reference = max(float(quotient.norm()), float(product.norm()))
+        gap = float((quotient - product).norm())
+        rounding = 20 * eps * float(ahead.norm() + behind.norm() + here.norm()) / step
+        relative = gap / (reference or 1.0)
+        first = gap if finer == 1.0 else first
+        # The last: curvature of higher order, or a kink passed on the way.
+        if gap <= DIFFERENCE_AGREES * reference + rounding or (gap < 0.5 * first and finer < 1 / 8):
+            return relative, False, False
+        bend = float((ahead - 2 * here + behind).norm()) / step
+        kinked = bend > DIFFERENCE_AGREES * reference + rounding or gap > 2 * first
+    return relative, True, kinked
+
+
+def _build(evaluation: Evaluation, theta: Tensor, choice: Choice, memory: int) -> Products:
+    return _make(evaluation, theta, choice.mode, float(memory), choice.bytes_per_sample)
+
+
+def _make(
+    evaluation: Evaluation, theta: Tensor, mode: str, memory: float, per_sample: float
+) -> Products:
+    if mode == "forward":
+        return Forward(evaluation, theta)
+    if mode == "difference":
+        return Difference(evaluation, theta)
+    return Kept(evaluation, theta, memory, per_sample, keep=mode == "kept")
+
+
+def _timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    begin = time.perf_counter()
+    result = work()
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    return result, time.perf_counter() - begin

@@ -1,0 +1,1 @@
+"""Points: classify them, escape from them, and the Taylor model around them."""

@@ -1,0 +1,1 @@
+"""Planned demonstrations and comparisons; one file each."""

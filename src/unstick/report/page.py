@@ -1,0 +1,252 @@
+"""A record as one self-contained page, or as a file: no network, no script from elsewhere, the same bytes every time.
+
+Answers: which sections does the page of this record have, in which order?
+Does not answer: how a figure is drawn (the figure modules) or how the page looks (the templates).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from unstick import __version__
+from unstick.critical.escaping import Escape
+from unstick.critical.point import Point
+from unstick.critical.taylor import Profile
+from unstick.diagnosis.diagnosing import Diagnosis
+from unstick.diagnosis.portrait import Portrait
+from unstick.landscape.plane import Plane
+from unstick.problem.cost import Cost
+from unstick.record import Record
+from unstick.report.figures import Figure
+from unstick.report.loss_figures import escape_figure, line_figures, run_figure
+from unstick.report.parameter_figures import gradient_figure, plane_figures, share_figure
+from unstick.report.serialization import to_json
+from unstick.report.spectrum_figures import (
+    Curvatures,
+    curvatures_of,
+    negative_end_figure,
+    spectrum_figure,
+)
+from unstick.report.story import story_of
+from unstick.spectrum.density import Density
+from unstick.spectrum.ends import Ends
+from unstick.studies.demo import Demonstration
+
+__all__ = ["save", "to_html"]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, a sentence, and the figures under it."""
+
+    title: str
+    lead: str
+    figures: tuple[Figure, ...]
+
+
+def save(record: Record, path: str | Path) -> None:
+    """Write a record as a self-contained page (``.html``) or as JSON (``.json``).
+
+    Args:
+        record: Any record of the package.
+        path: Where to; the suffix says as what. A file that is there is replaced.
+
+    Raises:
+        ValueError: The suffix is neither ``.html`` nor ``.json``.
+    """
+    path = Path(path)
+    match path.suffix.lower():
+        case ".html":
+            text = to_html(record)
+        case ".json":
+            text = to_json(record) + "\n"
+        case suffix:
+            raise ValueError(f'a report is .html or .json, not "{suffix}": {path}')
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def to_html(record: Record) -> str:
+    """Write any record as one HTML page that needs nothing else.
+
+    Args:
+        record: Any record of the package; sections appear where there are data for them.
+
+    Returns:
+        The page, about 5 MB, nearly all of which is the plotting library. Equal records give equal pages.
+    """
+    story = story_of(record)
+    sections = [section for section in _sections(record) if section.figures]
+    notes = list(_notes(record))
+    drawn = [figure for section in sections for figure in section.figures]
+    return _template().render(
+        story=story,
+        facts=[(label, value) for label, value in story.facts if value not in notes],
+        what=type(record).__name__,
+        sections=sections,
+        costs=list(_costs(record)),
+        notes=notes,
+        specifications=_in_script([_specification(figure) for figure in drawn]),
+        plotly=Markup(_plotly()) if drawn else "",  # noqa: S704 - the library as it was installed
+        version=__version__,
+    )
+
+
+def _sections(record: Record) -> Iterable[Section]:
+    match record:
+        case Demonstration():
+            yield Section("The run", "", (run_figure(record),))
+            yield from _of_diagnosis(record.diagnosis)
+        case Diagnosis():
+            yield from _of_diagnosis(record)
+        case Point():
+            yield _spectrum(curvatures_of(record), None)
+        case Escape():
+            yield Section("The escape", "", (escape_figure(record),))
+        case Ends():
+            yield _spectrum(curvatures_of(record), None)
+        case Density():
+            yield _spectrum(curvatures_of(record), record)
+        case Portrait():
+            known = curvatures_of(record.density) if record.density else None
+            yield from _of_portrait(record, known, None, 0.0)
+        case Profile():
+            yield Section("Along a line", "", tuple(line_figures([record], None)))
+        case Plane():
+            yield Section("The landscape", "", tuple(plane_figures(record, None)))
+        case _:
+            return
+
+
+def _of_diagnosis(diagnosis: Diagnosis) -> Iterable[Section]:
+    portrait, escape = diagnosis.portrait, diagnosis.escape
+    known = curvatures_of(diagnosis.point)
+    if portrait is None:
+        yield _spectrum(known, None)
+    else:
+        yield from _of_portrait(portrait, known, escape, diagnosis.point.loss_noise)
+    if escape is not None:
+        lead = "Tried from this very point, measured, and put back."
+        yield Section("The escape", lead, (escape_figure(escape),))
+
+
+def _of_portrait(
+    portrait: Portrait, known: Curvatures | None, escape: Escape | None, noise: float
+) -> Iterable[Section]:
+    if known is not None:
+        yield _spectrum(known, portrait.density)
+    yield Section(
+        "Two ways to go",
+        _pictured(portrait),
+        tuple(line_figures(portrait.lines, escape, noise=noise)),
+    )
+    if portrait.plane is not None:
+        yield Section(
+            "The landscape",
+            _pictured(portrait),
+            tuple(plane_figures(portrait.plane, escape, noise=noise)),
+        )
+    if len(portrait.layers) > 1:
+        layers = (gradient_figure(portrait.layers), share_figure(portrait.layers))
+        yield Section(
+            "Layer by layer", "", tuple(figure for figure in layers if figure is not None)
+        )
+
+
+def _spectrum(known: Curvatures, density: Density | None) -> Section:
+    enlarged = negative_end_figure(known)
+    whole = spectrum_figure(known, density)
+    return Section("The curvature", "", (whole,) if enlarged is None else (whole, enlarged))
+
+
+def _pictured(portrait: Portrait) -> str:
+    """Which samples the pictures are of; empty without data."""
+    if portrait.of_samples == 0:
+        return ""
+    if portrait.samples == portrait.of_samples:
+        return f"Pictures of all {portrait.samples:,} samples."
+    return f"Pictures of {portrait.samples:,} of {portrait.of_samples:,} samples."
+
+
+def _costs(record: Record) -> Iterable[tuple[str, Cost]]:
+    match record:
+        case Demonstration():
+            yield from _costs(record.diagnosis)
+            yield "the move", record.moved.cost
+        case Diagnosis():
+            yield "verdict and escape", record.cost
+            if record.portrait is not None:
+                yield "pictures (own budget)", record.portrait.cost
+        case Point() | Escape() | Portrait():
+            yield "in all", record.cost
+        case _:
+            return
+
+
+def _notes(record: Record) -> Iterable[str]:
+    """What was chosen on the way, and every part that is not complete."""
+    match record:
+        case Demonstration():
+            yield from _notes(record.diagnosis)
+        case Diagnosis():
+            yield from _notes(record.point)
+            if record.portrait is not None:
+                yield from _notes(record.portrait)
+        case Point():
+            yield from record.notes
+            yield from _partial("the verdict", record.outcome)
+        case Portrait():
+            if pictured := _pictured(record):
+                yield f"{pictured[:1].lower()}{pictured[1:-1]}"
+            yield from record.notes
+            yield from _partial("the pictures", record.outcome)
+            if record.density is not None:
+                yield from _partial("the density of curvatures", record.density.outcome)
+        case _:
+            return
+
+
+def _partial(what: str, outcome: str) -> Iterable[str]:
+    if outcome in ("budget", "interrupted", "stopped"):
+        yield f"{what}: not complete ({outcome}); it is the best answer so far"
+
+
+def _specification(figure: Figure) -> dict[str, Any]:
+    return {
+        "name": figure.name,
+        "traces": figure.traces,
+        "layout": figure.layout,
+        "height": figure.tall,
+        "flat": figure.flat,
+    }
+
+
+def _in_script(value: object) -> Markup:
+    """JSON that is safe inside a script element, whatever the strings in it say."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704 - no markup is left in it
+
+
+@cache
+def _plotly() -> str:
+    return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("unstick.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")

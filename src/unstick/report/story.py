@@ -1,0 +1,187 @@
+"""How a record is told, wherever it is shown: the verdict, then the proof, then the numbers.
+
+Answers: which badge, which words, which numbers, in which order?
+Does not answer: how they look; the terminal and the page draw the same story.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from unstick.critical.escaping import Escape
+from unstick.critical.point import Kind, Point
+from unstick.diagnosis.diagnosing import Diagnosis
+from unstick.problem.cost import Cost
+from unstick.record import Fact, Record, number
+from unstick.report.figures import amount
+from unstick.spectrum.density import Density
+from unstick.spectrum.ends import Ends
+from unstick.spectrum.interval import Interval
+from unstick.studies.demo import Demonstration
+
+__all__ = ["Card", "Story", "Tone", "story_of"]
+
+
+class Tone(StrEnum):
+    """What a verdict means for the reader; each has one color, in a terminal and on a page."""
+
+    WAY_OUT = "way-out"  # stuck, and there is a way down
+    SETTLED = "settled"  # nothing left to gain here
+    MOVING = "moving"  # not stuck at this point
+    OPEN = "open"  # cannot be told
+    PLAIN = "plain"  # a measurement without a verdict
+
+
+TONES = {
+    Kind.SADDLE: Tone.WAY_OUT,
+    Kind.MAXIMUM: Tone.WAY_OUT,
+    Kind.MINIMUM: Tone.SETTLED,
+    Kind.NOT_CRITICAL: Tone.MOVING,
+    Kind.DEGENERATE: Tone.OPEN,
+    Kind.UNDECIDED: Tone.OPEN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One key number: what it is, the number, and what is known about it."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A record in the order in which it is told."""
+
+    badge: str  # the kind in one or two words; empty without a verdict
+    tone: Tone
+    headline: str
+    summary: str  # plain words; empty where the headline says it all
+    proof: str  # one sentence that a reader can check; empty where there is none
+    cards: tuple[Card, ...]  # the few numbers to remember
+    facts: tuple[Fact, ...]  # all the numbers, without what was said above
+
+
+def story_of(record: Record) -> Story:
+    """Tell any record of the package; unknown ones by their own headline and facts."""
+    match record:
+        case Demonstration():
+            told = story_of(record.diagnosis)
+            cards = (*_run_cards(record), *told.cards)
+            facts = _without(record.facts(), told.summary, told.proof)
+            return Story(
+                told.badge, told.tone, record.headline(), told.summary, told.proof, cards, facts
+            )
+        case Diagnosis():
+            told = story_of(record.point)
+            badge = str(record.cause)
+            cards = (*told.cards[:-1], _cost_card(record.cost))
+            facts = _without(record.facts(), record.summary, told.proof)
+            return Story(
+                badge, told.tone, record.headline(), record.summary, told.proof, cards, facts
+            )
+        case Point():
+            facts = _without(record.facts(), str(record.kind), record.proof)
+            badge, tone = str(record.kind), TONES[record.kind]
+            return Story(
+                badge, tone, record.headline(), "", record.proof, _point_cards(record), facts
+            )
+        case Escape():
+            badge, tone = ("moved", Tone.WAY_OUT) if record.moved else ("not moved", Tone.OPEN)
+            return Story(
+                badge, tone, record.headline(), "", "", _escape_cards(record), tuple(record.facts())
+            )
+        case Ends():
+            return _plain(record, _ends_cards(record))
+        case Density():
+            return _plain(record, _density_cards(record))
+        case _:
+            return _plain(record, ())
+
+
+def _plain(record: Record, cards: tuple[Card, ...]) -> Story:
+    return Story("", Tone.PLAIN, record.headline(), "", "", cards, tuple(record.facts()))
+
+
+def _without(facts: list[Fact], *said: str) -> tuple[Fact, ...]:
+    return tuple((label, value) for label, value in facts if value not in said)
+
+
+def _point_cards(point: Point) -> tuple[Card, ...]:
+    error = point.gradient_standard_error
+    known = "no sampling error measured" if error is None else f"± {amount(error)} sampling error"
+    return (
+        Card("Loss", number(point.loss, 5), "" if error is None else "over all the data"),
+        Card("Gradient norm ‖g‖", amount(point.gradient_norm), known),
+        _interval_card("Lowest curvature λ\u00a0min", point.lambda_min),
+        _interval_card("Highest curvature λ\u00a0max", point.lambda_max),
+        _cost_card(point.cost),
+    )
+
+
+def _escape_cards(escape: Escape) -> tuple[Card, ...]:
+    return (
+        Card("Loss before", number(escape.loss_before, 5)),
+        Card("Loss after", number(escape.loss_after, 5), "measured again after the move"),
+        Card("Predicted decrease", amount(escape.predicted_decrease), "by the Taylor model"),
+        Card("Distance moved", number(escape.step), "in parameter space"),
+        _cost_card(escape.cost),
+    )
+
+
+def _ends_cards(ends: Ends) -> tuple[Card, ...]:
+    return (
+        _interval_card("Lowest curvature λ\u00a0min", ends.lambda_min),
+        _interval_card("Highest curvature λ\u00a0max", ends.lambda_max),
+        Card(
+            "Noise floor",
+            amount(ends.noise_floor),
+            "inside it a curvature is zero to the arithmetic",
+        ),
+        Card("Hessian products", f"{ends.products:,}", ends.outcome),
+    )
+
+
+def _density_cards(density: Density) -> tuple[Card, ...]:
+    return (
+        Card("Random starts", f"{density.starts}", f"{density.steps} steps each"),
+        Card("Width of a value", number(density.width), "σ of the Gaussian that draws it"),
+        Card(
+            "Noise floor",
+            amount(density.noise_floor),
+            "inside it a curvature is zero to the arithmetic",
+        ),
+        Card("Hessian products", f"{density.products:,}", density.outcome),
+    )
+
+
+def _run_cards(demonstration: Demonstration) -> tuple[Card, ...]:
+    stalled, resumed = demonstration.accuracy_stalled, demonstration.accuracy_resumed
+    return (
+        Card(
+            "Accuracy",
+            f"{resumed:.1%}",
+            f"was {stalled:.1%} while stuck; {demonstration.test_accuracy:.1%} on new samples",
+        ),
+    )
+
+
+def _interval_card(label: str, interval: Interval | None) -> Card:
+    if interval is None:
+        return Card(label, number(None))
+    low, high = amount(interval.low), amount(interval.high)
+    return Card(label, amount(interval.value), f"in [{low}, {high}]{_surety(interval)}")
+
+
+def _surety(interval: Interval) -> str:
+    least = min(interval.low_confidence, interval.high_confidence)
+    return "" if least == 1.0 else f" with probability {least:.6g}"
+
+
+def _cost_card(cost: Cost) -> Card:
+    return Card(
+        "Cost in gradients",
+        f"{cost.gradients:,.1f}",
+        f"{cost.samples:,} samples, {cost.seconds:.1f} s",
+    )

@@ -24,10 +24,11 @@ check: .venv/development.stamp  ## format, lint, types, layers, docs coverage
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/contracts/test_docs_coverage.py tests/contracts/test_cli_page.py
 
-fix: .venv/development.stamp  ## format, mend what ruff can mend, write the generated docs page
+fix: .venv/development.stamp  ## format, mend what ruff can mend, write the generated docs pages
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 	$(BIN)/python tests/contracts/cli_page.py --write
+	$(BIN)/python tests/contracts/oracles_page.py --write
 
 docs: .venv/development.stamp  ## the site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

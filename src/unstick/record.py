@@ -14,7 +14,7 @@ def number(value: float | None, digits: int = 4) -> str:
     """A number as people read it: four significant digits, a true minus sign, ``not measured`` for None."""
     if value is None:
         return "not measured"
-    text = f"{value:.{digits}g}"
+    text = f"{value + 0.0:.{digits}g}"  # + 0.0: no minus zero
     return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e").replace("-", "−")
 
 

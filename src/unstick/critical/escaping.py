@@ -205,7 +205,7 @@ def _search(
         tell("escape", done, len(directions))
         if way.steps and (problem.spent - start).gradients > left - 8:
             break
-        _follow(problem, way, direction, point.loss_noise)
+        _follow(problem, way, direction, point)
     tell("escape", 1, 1)
     if way.steps or point.escape_direction is not None:
         return
@@ -228,14 +228,22 @@ def _ways_out(point: Point, theta: Tensor) -> list[Tensor]:
     return known + [v for v in others if not known or abs(float(v @ known[0])) < 0.9]
 
 
-def _follow(problem: Problem, way: _Way, v: Tensor, noise: float) -> None:
+def _follow(problem: Problem, way: _Way, v: Tensor, point: Point) -> None:
     """Line search from where the way has got to; the first along both signs and all scales, later ones near it."""
-    around = max(way.steps) if way.steps else None
     gradient = problem.gradients(way.theta.unsqueeze(0))[0]
     v = signed(v, gradient)
-    slope = float(gradient.double() @ v.double())
-    found = search(problem, way.theta, way.loss, v, slope=slope, both=True, around=around)
-    if found.decrease > 2 * noise:
+    found = search(
+        problem,
+        way.theta,
+        way.loss,
+        v,
+        slope=float(gradient.double() @ v.double()),
+        curvature=float(point.lowest_curvatures[0]) if way.bent else None,
+        both=True,
+        around=max(way.steps) if way.steps else None,
+        noise=point.loss_noise,
+    )
+    if found.decrease > 2 * point.loss_noise:
         way.theta = way.theta + found.step * v
         way.loss = found.loss
         way.steps.append(abs(found.step))

@@ -48,6 +48,7 @@ def visiting(model: nn.Module, *, training: bool) -> Generator[None]:
             torch.inference_mode(False),
             torch.enable_grad(),
             put_back_randomness(devices),
+            _without_fast_path(),
             warnings.catch_warnings(),
             _eager(model),
             torch.autocast(device.type, enabled=False),
@@ -80,6 +81,17 @@ class Narrowing(TorchFunctionMode):
         ):
             self.seen |= result.is_floating_point() and result.dtype != torch.float64
         return result
+
+
+@contextmanager
+def _without_fast_path() -> Generator[None]:
+    """Transformer layers take one way with gradients and without, so that losses and gradients agree."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _recurrent(model: nn.Module) -> bool:

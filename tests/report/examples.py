@@ -68,6 +68,7 @@ def point() -> Point:
         curvature_decrease=0.31,
         loss_noise=3e-7,
         escape_direction=v,
+        escape_step=1.5,
         lowest_curvatures=torch.tensor([-0.221, -0.18]),
         lowest_directions=torch.stack([v, v.flip(0)], dim=1),
         eigenvalues=values.sort().values,

@@ -331,6 +331,7 @@ def _point(problem: Problem, evidence: Evidence, tolerance: float, before: Cost)
         curvature_decrease=0.0 if evidence.bent is None else evidence.bent.decrease,
         loss_noise=evidence.loss_noise,
         escape_direction=None if way is None else way.direction.to(problem.layout.dtype),
+        escape_step=0.0 if way is None else way.step,
         lowest_curvatures=nothing if curvature is None else curvature.lowest.values[few],
         lowest_directions=theta.new_empty(problem.n, 0)
         if curvature is None

@@ -111,7 +111,7 @@ def escape(
         BadModel: ``point`` belongs to other parameters.
 
     Cost:
-        With a given point 10 to 20 gradients.
+        With a given point about 5 gradients, and 3 for each further direction.
 
     Example:
         >>> problem = Problem.from_function(lambda x: (1 - x[0] * x[1]) ** 2, torch.zeros(2))
@@ -205,7 +205,9 @@ def _search(
         tell("escape", done, len(directions))
         if way.steps and (problem.spent - start).gradients > left - 8:
             break
-        _follow(problem, way, direction, point)
+        known = done == 0 and point.escape_direction is not None
+        if not (known and _go_as_measured(problem, way, direction, point)):
+            _follow(problem, way, direction, point)
     tell("escape", 1, 1)
     if way.steps or point.escape_direction is not None:
         return
@@ -226,6 +228,17 @@ def _ways_out(point: Point, theta: Tensor) -> list[Tensor]:
     ]
     others = [v.to(theta) for v in negative.T]
     return known + [v for v in others if not known or abs(float(v @ known[0])) < 0.9]
+
+
+def _go_as_measured(problem: Problem, way: _Way, v: Tensor, point: Point) -> bool:
+    """Take the step that the verdict found, if the loss there is lower now too."""
+    there = way.theta + point.escape_step * v
+    loss = float(problem.values(there.unsqueeze(0))[0])
+    if not way.loss - loss > 2 * point.loss_noise:
+        return False
+    way.theta, way.loss = there, loss
+    way.steps.append(point.escape_step)
+    return True
 
 
 def _follow(problem: Problem, way: _Way, v: Tensor, point: Point) -> None:

@@ -57,9 +57,8 @@ class Point(Record):
     curvature_decrease: float  # best decrease measured along ±v, v the most negative eigenvectors
     loss_noise: float  # two losses closer than this are equal to the arithmetic
     escape_direction: Tensor | None  # [n], the model's dtype; set when it lowers the measured loss
-    lowest_curvatures: (
-        Tensor  # [k] vᵀHv of the columns below, lowest first; those below −tau are negative
-    )
+    escape_step: float  # distance along it where the loss was measured lowest; 0.0 without one
+    lowest_curvatures: Tensor  # [k] vᵀHv of the columns below; those under −tau are negative
     lowest_directions: Tensor  # [n, k] orthonormal eigenvectors (Ritz vectors when not exact)
     eigenvalues: Tensor  # [m] ascending: all n when the inertia is exact, else Ritz values
     parameters: int  # n

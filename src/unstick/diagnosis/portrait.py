@@ -202,9 +202,11 @@ def _draw(
         x, y = span * lengths[0], span * lengths[1]
         names = (first_name, second_name)
         canvas.plane = scan(part, first, second, x=x, y=y, names=names, progress=progress)
-    steps = max(10, min(STEPS, int(SECONDS / (STARTS * 6 * max(seconds, 1e-9)))))
+    products = int(SECONDS / (6 * max(seconds, 1e-9)))
+    starts = max(2, min(STARTS, products // 10))
+    steps = max(10, min(STEPS, products // starts))
     canvas.density = spectral_density(
-        part, starts=STARTS, steps=steps, seed=seed, progress=progress
+        part, starts=starts, steps=steps, seed=seed, progress=progress
     )
     if canvas.density.outcome == "interrupted":  # the starts that were finished stay
         canvas.outcome = "interrupted"

@@ -335,3 +335,26 @@ def test_points_of_another_shape_are_refused():
     for thetas in (torch.ones(2), torch.ones(3, 3)):
         with pytest.raises(BadData, match=r"expected \[m, 2\]"):
             problem.values(thetas)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda model, batch: model(batch[0]).detach().square().mean(),
+        lambda model, batch: batch[0].square().mean(),
+    ],
+    ids=["detached", "without the model"],
+)
+def test_a_loss_that_reaches_no_parameter_is_refused(loss):
+    with pytest.raises(BadModel, match="does not depend on any trainable parameter"):
+        Problem(nn.Linear(3, 2), [(torch.ones(4, 3), torch.zeros(4))], batch_loss=loss)
+
+
+def test_a_gradient_that_is_merely_zero_is_no_reason_to_refuse():
+    problem = Problem(
+        nn.Linear(3, 2),
+        [(torch.ones(4, 3), torch.zeros(4))],
+        batch_loss=lambda model, batch: (0.0 * model(batch[0])).mean() + 1.0,
+    )
+
+    assert problem.gradient().eq(0).all()

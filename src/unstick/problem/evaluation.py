@@ -310,6 +310,21 @@ class Evaluation:
         """``check_batch`` on the first batch."""
         self.check_batch(0, self.theta())
 
+    def check_connected(self) -> None:
+        """Refuse a loss that depends on no trainable parameter, by its graph.
+
+        Raises:
+            BadModel: No batch's loss has a gradient function; a gradient that is merely zero is fine.
+        """
+        theta = self.theta().requires_grad_()
+        with self.visit():
+            if any(self.batch_loss(theta, batch).requires_grad for batch in self.batches):
+                return
+        raise BadModel(
+            "the loss does not depend on any trainable parameter (its graph holds none); expected one computed from "
+            "the model's outputs: look for .detach() or torch.no_grad()"
+        )
+
     def check_finite(self) -> None:
         """``check_batch`` on every batch."""
         theta = self.theta()

@@ -142,6 +142,7 @@ class Problem:
         notes: Sequence[str],
     ) -> None:
         evaluation.check_first()
+        evaluation.check_connected()
         before = evaluation.meter.spent.seconds
         evaluation.check_finite()
         self._seconds_per_gradient = evaluation.meter.spent.seconds - before

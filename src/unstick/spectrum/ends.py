@@ -146,17 +146,17 @@ def ends(
     while True:
         try:
             space.expand(budget - space.products)
+            ritz = space.ritz()
+            if progress is not None:
+                progress(space.products, budget)
+            outcome = _outcome(space, ritz, wanted, budget)
+            if outcome == "" and stop is not None and stop(_snapshot(space, ritz, wanted)):
+                outcome = "stopped"
         except KeyboardInterrupt:
             if space.multiplied == 0:
                 raise
             outcome = "interrupted"
             break
-        ritz = space.ritz()
-        if progress is not None:
-            progress(space.products, budget)
-        outcome = _outcome(space, ritz, wanted, budget)
-        if outcome == "" and stop is not None and stop(_snapshot(space, ritz, wanted)):
-            outcome = "stopped"
         if outcome:
             break
         if space.frontier == 0:

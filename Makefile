@@ -5,6 +5,9 @@ BIN := .venv/bin
 # constraints.txt pins every direct dependency; without it pip could fetch another, far larger torch
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
+# the scripts that measure; the other files in benchmarks/ are what these import
+BENCHMARKS := verdict curvature scaling memory
+
 .PHONY: help demo test check fix docs bench
 .DEFAULT_GOAL := help
 
@@ -29,12 +32,14 @@ fix: .venv/development.stamp  ## format, mend what ruff can mend, write the gene
 	$(BIN)/ruff check --fix
 	$(BIN)/python tests/contracts/cli_page.py --write
 	$(BIN)/python tests/contracts/oracles_page.py --write
+	$(BIN)/python tests/contracts/architectures_page.py --write
 
 docs: .venv/development.stamp  ## the site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: .venv/development.stamp  ## every script in benchmarks/
-	@for script in benchmarks/*.py; do \
+bench: .venv/peers.stamp  ## what it costs, beside peers in one run
+	@for name in $(BENCHMARKS); do \
+	  script="benchmarks/$$name.py"; \
 	  if [ -e "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script" || exit 1; fi; \
 	done
 
@@ -45,4 +50,9 @@ bench: .venv/development.stamp  ## every script in benchmarks/
 
 .venv/development.stamp: .venv/runtime.stamp
 	$(INSTALL) -e '.[dev]'
+	touch $@
+
+# --no-deps: one of the peers asks for torchvision, which it does not need; peers.txt lists what they do need
+.venv/peers.stamp: .venv/development.stamp benchmarks/peers.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
 	touch $@

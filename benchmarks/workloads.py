@@ -8,6 +8,7 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ def digits_network(*widths: int, samples: int | None = None, updates: int = 300)
     """A tanh network on scikit-learn's digits, such as 64-24-10, in one batch."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.Tanh()]
     digits = data.load("digits")
     inputs, targets = digits.train_inputs[:samples], digits.train_targets[:samples]

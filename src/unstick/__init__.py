@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from unstick.critical.classifying import classify
     from unstick.critical.curvature import curvature_ends, spectral_density
     from unstick.critical.escaping import Escape, escape
+    from unstick.critical.layers import (
+        CurvatureByLayer,
+        LayeredEnds,
+        LayerMass,
+        curvature_by_layer,
+        layer_mass,
+        layered_ends,
+    )
+    from unstick.critical.planning import Plan, plan_curvature, plan_verdict
     from unstick.critical.point import Kind, Point
     from unstick.diagnosis.diagnosing import Diagnosis, diagnose
     from unstick.diagnosis.run import Run
@@ -21,28 +30,39 @@ if TYPE_CHECKING:
     from unstick.report.serialization import load
     from unstick.spectrum.density import Density
     from unstick.spectrum.ends import Ends
+    from unstick.spectrum.storage import Storage
     from unstick.trace import RunTrace
 
 __all__ = [
+    "CurvatureByLayer",
     "Density",
     "Diagnosis",
     "Ends",
     "Escape",
     "Kind",
+    "LayerMass",
+    "LayeredEnds",
+    "Plan",
     "Plane",
     "Point",
     "Problem",
     "Run",
     "RunTrace",
+    "Storage",
     "UnstickError",
     "__version__",
     "classify",
+    "curvature_by_layer",
     "curvature_ends",
     "data",
     "diagnose",
     "errors",
     "escape",
+    "layer_mass",
+    "layered_ends",
     "load",
+    "plan_curvature",
+    "plan_verdict",
     "save",
     "scan",
     "spectral_density",
@@ -51,22 +71,32 @@ __all__ = [
 __version__ = "0.1.0"
 
 _PLACES = {
+    "CurvatureByLayer": "unstick.critical.layers",
     "Density": "unstick.spectrum.density",
     "Diagnosis": "unstick.diagnosis.diagnosing",
     "Ends": "unstick.spectrum.ends",
     "Escape": "unstick.critical.escaping",
     "Kind": "unstick.critical.point",
+    "LayerMass": "unstick.critical.layers",
+    "LayeredEnds": "unstick.critical.layers",
+    "Plan": "unstick.critical.planning",
     "Plane": "unstick.landscape.plane",
     "Point": "unstick.critical.point",
     "Problem": "unstick.problem.problem",
     "Run": "unstick.diagnosis.run",
     "RunTrace": "unstick.trace",
+    "Storage": "unstick.spectrum.storage",
     "UnstickError": "unstick.errors",
     "classify": "unstick.critical.classifying",
+    "curvature_by_layer": "unstick.critical.layers",
     "curvature_ends": "unstick.critical.curvature",
     "diagnose": "unstick.diagnosis.diagnosing",
     "escape": "unstick.critical.escaping",
+    "layer_mass": "unstick.critical.layers",
+    "layered_ends": "unstick.critical.layers",
     "load": "unstick.report.serialization",
+    "plan_curvature": "unstick.critical.planning",
+    "plan_verdict": "unstick.critical.planning",
     "save": "unstick.report.page",
     "scan": "unstick.landscape.plane",
     "spectral_density": "unstick.critical.curvature",

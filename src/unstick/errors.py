@@ -9,6 +9,7 @@ __all__ = [
     "NonDeterministic",
     "NonFinite",
     "StaleOperator",
+    "TooLittleMemory",
     "Unreadable",
     "UnstickError",
 ]
@@ -40,6 +41,10 @@ class StaleOperator(UnstickError):
 
 class BudgetTooSmall(UnstickError):
     """The budget does not suffice for any answer."""
+
+
+class TooLittleMemory(UnstickError):
+    """The work would take more memory than it was given, or than the machine has; said before any is taken."""
 
 
 class BadTarget(UnstickError):

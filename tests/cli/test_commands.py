@@ -48,7 +48,7 @@ def test_the_demo_offers_what_the_library_demonstrates():
 
 @pytest.mark.parametrize(
     ("command", "kind"),
-    [("diagnose", "Diagnosis"), ("escape", "Escape"), ("spectrum", "Ends")],
+    [("diagnose", "Diagnosis"), ("escape", "Escape"), ("spectrum", "LayeredEnds")],
 )
 @pytest.mark.parametrize("function", ["saddle", "moving", "run"])
 def test_json_is_one_object_and_nothing_else(call, stuck, command, kind, function):
@@ -58,7 +58,7 @@ def test_json_is_one_object_and_nothing_else(call, stuck, command, kind, functio
 def test_what_a_model_prints_does_not_spoil_the_object(call, stuck):
     result = call("spectrum", f"{stuck}:talking", "--json")
 
-    assert answer(result)["type"] == "Ends"
+    assert answer(result)["type"] == "LayeredEnds"
     assert "in the loss" in result.stderr
 
 
@@ -118,7 +118,7 @@ def test_a_page_that_cannot_be_written_is_refused_after_the_answer(call, stuck, 
 def test_spectrum_finds_both_curvatures_of_the_saddle(call, stuck):
     found = call("spectrum", f"{stuck}:saddle", "--lowest", 1, "--highest", 1, "--json")
 
-    ends = unstick.report.serialization.from_json(found.stdout)
+    ends = unstick.report.serialization.from_json(found.stdout).ends
     assert ends.lowest.values.tolist() == pytest.approx([-2.0])
     assert ends.highest.values.tolist() == pytest.approx([2.0])
 
@@ -133,7 +133,7 @@ def test_escape_saves_a_lower_model(call, stuck, tmp_path):
     x = torch.load(path, weights_only=True)["x"]
     assert float(x[0] ** 2 - x[1] ** 2 + x[1] ** 4) == pytest.approx(found["loss_after"], abs=1e-6)
     again = call("spectrum", f"{stuck}:saddle", "--checkpoint", path, "--json", "--quiet")
-    assert answer(again)["type"] == "Ends"
+    assert answer(again)["type"] == "LayeredEnds"
 
 
 def test_escape_writes_over_nothing(call, stuck, tmp_path):
@@ -179,12 +179,12 @@ def test_what_a_checkpoint_holds_in_vain_is_said(call, stuck, tmp_path):
 
 
 def test_an_interrupted_answer_is_printed_and_exit_code_1(call, stuck, monkeypatch):
-    whole = unstick.curvature_ends
+    whole = unstick.layered_ends
 
     def cut_short(*arguments, **options):
         return replace(whole(*arguments, **options), outcome="interrupted")
 
-    monkeypatch.setattr(unstick, "curvature_ends", cut_short)
+    monkeypatch.setattr(unstick, "layered_ends", cut_short)
 
     result = call("spectrum", f"{stuck}:saddle", "--json", "--quiet")
 

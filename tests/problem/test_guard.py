@@ -10,8 +10,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from problem.cases import Recurrent, convolutional, perceptron
 from unstick import Problem
 from unstick.errors import BadData, BadModel, NonFinite, StaleOperator
+from unstick.problem.matmul import onednn_is_exact
 
 LOSS = nn.CrossEntropyLoss()
+CUDNN = ("enabled", "benchmark", "deterministic")
 
 
 class Watched(nn.Module):
@@ -55,7 +57,18 @@ def state(model):
         "python": random.getstate(),
         "grad mode": torch.is_grad_enabled(),
         "attention": torch.backends.cuda.flash_sdp_enabled(),
+        "autocast": torch.autocast.__enter__,
+        "cuDNN": [getattr(torch.backends.cudnn, name) for name in CUDNN],
+        "float32": precisions(),
     }
+
+
+def precisions():
+    """What each kind of operation does to float32 numbers on the way."""
+    backends = torch.backends
+    operations = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    operations += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    return [operation.fp32_precision for operation in operations]
 
 
 def assert_same(before, after):
@@ -181,6 +194,52 @@ def test_a_compiled_model_stays_compiled():
     assert model._compiled_call_impl is not None
     assert hasattr(model[0], "_orig_mod")
     assert torch._dynamo.eval_frame._stance.stance == "default"
+
+
+@pytest.fixture(params=["all at once", "by the old switch", "untouched"])
+def shortened(request):
+    """Float32 numbers lose digits in products, as programs that want speed ask for."""
+    before, matrices = (
+        precisions(),
+        (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul),
+    )
+    torch.backends.cudnn.benchmark = True
+    if request.param == "all at once":
+        torch.backends.fp32_precision = "tf32"
+    elif request.param == "by the old switch":
+        torch.set_float32_matmul_precision("medium")
+    yield
+    torch.backends.cudnn.benchmark = False
+    if request.param == "all at once":
+        torch.backends.fp32_precision = "none"
+    elif request.param == "by the old switch":
+        torch.set_float32_matmul_precision("highest")
+        for operation in matrices:
+            operation.fp32_precision = "none"
+    assert precisions() == before
+
+
+def test_float32_keeps_its_digits_inside_and_its_settings_outside(shortened):
+    seen = []
+
+    class Looking(nn.Module):
+        def forward(self, x):
+            seen.append((*precisions(), torch.backends.cudnn.benchmark))
+            return x
+
+    before = precisions()
+    model = nn.Sequential(nn.Linear(4, 3), Looking())
+    problem = Problem(model, (torch.randn(6, 4), torch.arange(6) % 3), LOSS)
+    problem.hessian().matvec(torch.ones(problem.n))
+
+    assert "tf32" in before  # convolutions have it unasked
+    assert precisions() == before
+    assert torch.backends.cudnn.benchmark
+    assert seen
+    # bfloat16 may be permitted for products of matrices on a CPU only where all digits are kept all the same.
+    allowed = ["bf16"] if onednn_is_exact() else []
+    shortened = [[word for word in found if word in ("tf32", "bf16", True)] for found in seen]
+    assert all(found in ([], allowed) for found in shortened)
 
 
 # -- stale operators -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 import unstick
+from unstick.cli.progress import speaks
 from unstick.errors import UnstickError
 from unstick.record import Record
 
@@ -34,7 +35,7 @@ def deliver(record: Record, outcome: str, *, as_json: bool, html: Path | None) -
         from unstick.report.terminal import show
 
         show(record, Console())
-    if html is not None:
+    if html is not None and speaks():
         try:
             unstick.save(record, html)
         except OSError as error:

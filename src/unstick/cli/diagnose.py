@@ -19,6 +19,7 @@ __all__ = ["diagnose"]
 @options.data_dir
 @options.budget(500)
 @options.seed
+@options.plan
 @options.html()
 @options.as_json
 @options.quiet
@@ -35,6 +36,7 @@ def diagnose(
     data_dir: Path | None,
     budget: int,
     seed: int,
+    plan: bool,
     html: Path | None,
     as_json: bool,
     quiet: bool,
@@ -45,6 +47,10 @@ def diagnose(
     The model is left as it was. Pictures of the landscape are made for --html only and come on top of --budget.
     """
     run = load_run(target, checkpoint=checkpoint, data_dir=data_dir)
+    if plan:
+        told = unstick.plan_verdict(run.problem, budget=budget)
+        deliver(told, told.outcome, as_json=as_json, html=html)
+        return
     with watching(expected(run.problem, budget), as_json=as_json, quiet=quiet) as progress:
         found = unstick.diagnose(
             run.problem, budget=budget, seed=seed, pictures=html is not None, progress=progress

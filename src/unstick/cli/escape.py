@@ -8,7 +8,7 @@ import unstick
 from unstick.cli import options
 from unstick.cli.answers import deliver
 from unstick.cli.checkpoints import check_free, save_checkpoint
-from unstick.cli.progress import expected, watching
+from unstick.cli.progress import expected, speaks, watching
 from unstick.cli.targets import load_run
 from unstick.errors import UnstickError
 
@@ -26,6 +26,7 @@ __all__ = ["escape"]
 )
 @options.budget(200)
 @options.seed
+@options.plan
 @options.html()
 @options.as_json
 @options.quiet
@@ -36,6 +37,7 @@ def escape(
     save: Path | None,
     budget: int,
     seed: int,
+    plan: bool,
     html: Path | None,
     as_json: bool,
     quiet: bool,
@@ -47,9 +49,13 @@ def escape(
     if save is not None:
         check_free(save)
     run = load_run(target, checkpoint=checkpoint, data_dir=data_dir)
+    if plan:
+        told = unstick.plan_verdict(run.problem, budget=budget)
+        deliver(told, told.outcome, as_json=as_json, html=html)
+        return
     with watching(expected(run.problem, budget), as_json=as_json, quiet=quiet) as progress:
         moved = unstick.escape(run.problem, budget=budget, seed=seed, progress=progress)
-    if save is not None and moved.moved:
+    if save is not None and moved.moved and speaks():
         save_checkpoint(run.problem.model, save)
         click.echo(f"The moved model is in {save}.", err=True)
     deliver(moved, moved.outcome, as_json=as_json, html=html)

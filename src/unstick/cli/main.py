@@ -1,7 +1,9 @@
 """The ``unstick`` command: its parts, and the one place where a refusal becomes one line and an exit code."""
 
+import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import click
 
@@ -11,6 +13,7 @@ from unstick.cli.diagnose import diagnose
 from unstick.cli.escape import escape
 from unstick.cli.spectrum import spectrum
 from unstick.errors import UnstickError
+from unstick.integrations.torchrun import Crew, joined
 
 __all__ = ["main"]
 
@@ -26,8 +29,13 @@ def main(context: click.Context) -> None:
 
     Exit codes: 0 done, 1 could not (one line says why) or interrupted, 2 wrong usage, 3 only with
     --fail-on-stall.
+
+    Several processes share the work where torchrun starts them: torchrun --nproc-per-node 4 -m unstick.cli.main
+    spectrum TARGET. One of them prints.
     """
-    context.with_resource(_refusals())
+    crew = context.with_resource(joined())
+    context.obj = crew
+    context.with_resource(_refusals(crew))
 
 
 main.add_command(demo)
@@ -37,16 +45,34 @@ main.add_command(spectrum)
 
 
 @contextmanager
-def _refusals() -> Generator[None]:
-    """Whatever a command refuses is one line on stderr and exit code 1, never a traceback."""
+def _refusals(crew: Crew) -> Generator[None]:
+    """Whatever a command refuses is one line on stderr and exit code 1, never a traceback; said once by all."""
     try:
-        yield
+        with _silence(crew):
+            yield
     except UnstickError as error:
-        _give_up(" ".join(str(error).split()))
+        _give_up(" ".join(str(error).split()), crew)
     except KeyboardInterrupt:
-        _give_up("interrupted before there was an answer")
+        _give_up("interrupted before there was an answer", crew)
 
 
-def _give_up(reason: str) -> None:
-    click.echo(f"unstick: {reason}", err=True)
+@contextmanager
+def _silence(crew: Crew) -> Generator[None]:
+    """Only the process that speaks is heard."""
+    with ExitStack() as stack:
+        if not crew.speaks:
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        yield
+
+
+def _give_up(reason: str, crew: Crew) -> None:
+    if crew.must_refuse():
+        who = "unstick" if crew.speaks else f"unstick, process {crew.rank}"
+        click.echo(f"{who}: {reason}", err=True)
     raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main(prog_name="unstick")

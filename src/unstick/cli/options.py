@@ -2,18 +2,26 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
+if TYPE_CHECKING:
+    from unstick.spectrum.storage import Storage
+
 __all__ = [
     "as_json",
+    "basis_on",
     "budget",
     "checkpoint",
     "data_dir",
     "html",
+    "max_basis",
+    "parameters",
+    "plan",
     "quiet",
     "seed",
+    "storage",
     "target",
 ]
 
@@ -48,6 +56,15 @@ def html(default: str | None = None) -> _Decorator:
     )
 
 
+def storage(place: str) -> "Storage | None":
+    """What ``--basis-on`` says, as the library takes it."""
+    if place == "device":
+        return None
+    from unstick.spectrum.storage import Storage  # with torch: late, so that --help is quick
+
+    return Storage(cast("Literal['cpu', 'disk']", place))
+
+
 target: _Decorator = click.argument("target")
 
 checkpoint: _Decorator = click.option(
@@ -63,6 +80,33 @@ data_dir: _Decorator = click.option(
     envvar="UNSTICK_DATA",
     show_envvar=True,
     help="Folder that holds data sets, such as mnist/train-images-idx3-ubyte.gz.",
+)
+
+parameters: _Decorator = click.option(
+    "--parameters",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only the parameters whose names match, such as 'layers.0.*'; may be given again. The others stay fixed.",
+)
+
+max_basis: _Decorator = click.option(
+    "--max-basis",
+    type=click.IntRange(min=1),
+    help="Vectors kept at once; fewer take less memory and more products. By default as many as fit.",
+)
+
+basis_on: _Decorator = click.option(
+    "--basis-on",
+    type=click.Choice(["device", "cpu", "disk"]),
+    default="device",
+    show_default=True,
+    help="Where those vectors are kept: with the parameters, in the CPU's memory, or in a temporary file.",
+)
+
+plan: _Decorator = click.option(
+    "--plan",
+    is_flag=True,
+    help="Say what memory and time this would take, and do nothing else.",
 )
 
 seed: _Decorator = click.option(

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from unstick.integrations.torchrun import Crew
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from unstick import Problem
 
-__all__ = ["Watcher", "expected", "watching"]
+__all__ = ["Watcher", "expected", "speaks", "watching"]
 
 PROMISE_AFTER = 0.2  # seconds; a refusal comes sooner and is then the only line
 BAR_AFTER = 2.0  # seconds; shorter work needs no bar
@@ -38,6 +40,13 @@ def expected(problem: "Problem", gradients: float) -> str:
     of = f" of {problem.samples:,} samples" if problem.samples else ""
     one, all_of_it = _duration(problem.price(1)), _duration(problem.price(gradients))
     return f"up to {gradients:,g} gradients{of}; one takes {one} here: at most about {all_of_it}"
+
+
+def speaks() -> bool:
+    """Whether this process writes files and prints: of those that share the work, one does."""
+    context = click.get_current_context(silent=True)
+    crew = None if context is None else context.find_root().obj
+    return not isinstance(crew, Crew) or crew.speaks
 
 
 @contextmanager

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from unstick.critical.curvature import (
-    DIRECTIONS,
     KERNEL,
     NEWTON_PRODUCTS,
     Curvature,
     Progress,
     affordable,
     exactly,
-    is_small,
     roughly,
 )
 from unstick.critical.judging import Descent, Evidence, is_critical, judge, zero_tolerance
@@ -32,6 +30,7 @@ from unstick.critical.probing import (
     search,
     signed,
 )
+from unstick.critical.room import DIRECTIONS, check_room, is_small
 from unstick.errors import BudgetTooSmall
 from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
@@ -69,6 +68,7 @@ def classify(
 
     Raises:
         BudgetTooSmall: The budget does not pay for any answer; says what would.
+        TooLittleMemory: A batch's graph, the dense Hessian or the smallest Krylov basis does not fit.
         NonFinite: A product is not finite.
 
     Cost:
@@ -86,6 +86,8 @@ def classify(
     """
     before = problem.spent
     small = is_small(problem)
+    problem.require_whole("classify")
+    check_room(problem)
     _check_budget(problem, budget, small, before)
     loss, gradient = problem.value_and_gradient()
     evidence = Evidence(loss=loss, gradient=gradient, theta=problem.parameters())

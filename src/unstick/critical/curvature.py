@@ -4,8 +4,8 @@ Answers: which eigenvalues does the Hessian have here, how sure is that, and wha
 Does not answer: whether the point is critical.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,21 +13,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unstick.critical.room import DIRECTIONS, room_for_ends, room_for_verdict
 from unstick.errors import BudgetTooSmall
-from unstick.problem.hessian import HessianOperator
-from unstick.problem.problem import Problem
+from unstick.problem.problem import Hessian, Problem
 from unstick.spectrum.density import Density, density
 from unstick.spectrum.ends import Ends, Pairs, Snapshot, ends
 from unstick.spectrum.inertia import Inertia, extreme_eigenvectors, inertia
 from unstick.spectrum.interval import Interval
 from unstick.spectrum.operator import assemble
+from unstick.spectrum.storage import Shard, Storage
 
 __all__ = [
     "Curvature",
     "Progress",
+    "affordable",
     "curvature_ends",
     "exactly",
-    "is_small",
+    "restricted",
     "roughly",
     "spectral_density",
 ]
@@ -35,14 +37,8 @@ __all__ = [
 Progress = Callable[[str, float, float], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
-DENSE_PARAMETERS = 2000
-DENSE_WORK = 5e9  # parameters² × samples; a dense Hessian of so much takes about five seconds
-DENSE_SECONDS = 60.0  # by the measured price, far above: only models that share weights meet it
-BASIS_BYTES = 2 * 2**30  # the Krylov basis is restarted beyond
-SMALL_BASIS = 24
 KERNEL = 64  # eigenvectors of eigenvalues ≤ 0 computed, at most
 NEWTON_PRODUCTS = 20  # of conjugate gradients, where the Hessian is not dense
-DIRECTIONS = 4  # eigenvectors kept at the lower end
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,16 +54,6 @@ class Curvature:
     counts: Inertia | None  # when exact
     newton: Callable[[Tensor], Tensor]  # g → about H⁻¹g, for a Hessian without negative eigenvalues
     outcome: str
-
-
-def is_small(problem: Problem) -> bool:
-    """Whether the dense Hessian and its eigenvalues take about ten seconds at most.
-
-    By size, so that equal inputs take equal ways on a busy machine too; the measured time only stops what is far slower
-    than its size tells.
-    """
-    n, work = problem.n, float(problem.n) ** 2 * max(1, problem.samples)
-    return n <= DENSE_PARAMETERS and work <= DENSE_WORK and problem.price(2.0 * n) <= DENSE_SECONDS
 
 
 def exactly(problem: Problem, *, seed: int, progress: Progress | None) -> Curvature:
@@ -140,18 +126,17 @@ def roughly(
         settled = residual <= 0.01 * abs(low) and top_residual <= 0.01 * abs(top)
         return (both_signs and residual <= patience * -low) or (settled and not thorough)
 
-    column = problem.n * problem.dtype.itemsize
-    # The bound on what may be hidden tightens only until the first restart, so restart as late as memory allows.
-    room = max(SMALL_BASIS, min(max_products, BASIS_BYTES // column))
+    operator = problem.hessian()
+    room = room_for_verdict(problem, max_products, graphs=operator.graphs.peak_bytes)
     found = ends(
-        problem.hessian(),
+        operator,
         generator=torch.Generator().manual_seed(seed),
         lowest=min(DIRECTIONS, problem.n),
         highest=1,
         tolerance=(1e-2, 1e-2),
         block=1,
         max_products=max_products,
-        max_basis=room,
+        max_basis=room.columns,
         stop=proved,
         progress=_teller(progress, "Hessian products"),
     )
@@ -176,6 +161,11 @@ def curvature_ends(
     tolerance: float | tuple[float, float] = (1e-2, 1e-3),
     budget: float = 200,
     seed: int = 0,
+    block: int = 1,
+    start: Tensor | None = None,
+    parameters: str | Sequence[str] | None = None,
+    max_basis: int | None = None,
+    storage: Storage | None = None,
     progress: Progress | None = None,
 ) -> Ends:
     """The lowest and highest eigenpairs of the Hessian at the model's parameters, from one Krylov basis.
@@ -188,6 +178,15 @@ def curvature_ends(
             highest).
         budget: Most work, in full-data gradients; a Hessian product is two or three.
         seed: Seed of the random starts.
+        block: Random starts. Of a repeated eigenvalue, as symmetric units have, as many copies are seen as there are
+            starts; a block of two takes about one and a half times the products.
+        start: Warm start, [n] or [n, k], such as the vectors found at an earlier checkpoint; put beside the random ones.
+        parameters: Only the block of the Hessian that belongs to parameters whose names match this pattern, or one of
+            these, such as ``layers.0.*``; the others stay fixed. Vectors then have the length of that block.
+        max_basis: Columns of the Krylov basis before it is restarted: fewer take less memory and more products. None:
+            128, or as many as 2 GiB hold; fewer where less is free.
+        storage: Where the basis is kept: the CPU's memory or a file instead of the parameters' device. Of a sharded
+            model (FSDP) every process keeps its own part, and the pairs' vectors are such parts.
         progress: Told about every product.
 
     Returns:
@@ -195,14 +194,24 @@ def curvature_ends(
 
     Raises:
         BudgetTooSmall: The budget does not pay for five products.
+        BadModel: No parameter's name matches a pattern.
+        TooLittleMemory: One batch's graph, or the smallest basis, does not fit; nothing was taken yet.
 
     Example:
         >>> problem = Problem.from_function(lambda x: x[0] ** 2 - x[1] ** 2, torch.zeros(2))
         >>> round(curvature_ends(problem, lowest=1, highest=1).lambda_min.value, 9)
         -2.0
     """
+    problem = restricted(problem, parameters)
     before = problem.spent
+    room_for_ends(
+        problem, lowest, highest, max_basis=max_basis, storage=storage
+    )  # before the probe
     operator = problem.hessian()
+    taken = operator.graphs.peak_bytes
+    room = room_for_ends(
+        problem, lowest, highest, max_basis=max_basis, graphs=taken, storage=storage
+    )
     products = affordable(operator, budget - (problem.spent - before).gradients)
     if products < min(5, problem.n):
         raise BudgetTooSmall(
@@ -215,9 +224,22 @@ def curvature_ends(
         lowest=lowest,
         highest=highest,
         tolerance=tolerance,
+        block=block,
+        start=start,
         max_products=products,
+        max_basis=room.columns,
+        storage=_stored(problem, storage),
         progress=_teller(progress, "Hessian products"),
     )
+
+
+def restricted(problem: Problem, parameters: str | Sequence[str] | None) -> Problem:
+    """The problem in only the parameters whose names match; all of it where no pattern is given.
+
+    Raises:
+        BadModel: Nothing matches a pattern.
+    """
+    return problem if parameters is None else problem.restrict(parameters)
 
 
 def spectral_density(
@@ -226,6 +248,7 @@ def spectral_density(
     starts: int = 8,
     steps: int = 40,
     seed: int = 0,
+    storage: Storage | None = None,
     progress: Progress | None = None,
 ) -> Density:
     """How the Hessian's eigenvalues are distributed, by stochastic Lanczos quadrature with its standard error.
@@ -235,6 +258,7 @@ def spectral_density(
         starts: Random starts, at least 2.
         steps: Lanczos steps a start.
         seed: Seed of the starts.
+        storage: Where the basis is kept, as for ``curvature_ends``.
         progress: Told about every product.
 
     Cost:
@@ -245,13 +269,24 @@ def spectral_density(
         generator=torch.Generator().manual_seed(seed),
         starts=starts,
         steps=min(steps, problem.n),
+        storage=_stored(problem, storage),
         progress=_teller(progress, "density"),
     )
 
 
-def affordable(operator: HessianOperator, gradients: float) -> int:
+def affordable(operator: Hessian, gradients: float) -> int:
     """Hessian products that so many gradients pay for, the first one's set-up included."""
     return int((gradients - operator.setup_price) / operator.product_price)
+
+
+def _stored(problem: Problem, storage: Storage | None) -> Storage | None:
+    """The storage asked for, of shards where the problem's vectors are."""
+    if not problem.sharded:
+        return storage
+    team = problem.team
+    return replace(
+        storage or Storage(), shard=Shard(length=problem.layout.n, rank=team.rank, sum=team.sum)
+    )
 
 
 def _one_of_each(pairs: Pairs, floor: float, seed: int) -> Pairs:

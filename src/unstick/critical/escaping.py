@@ -119,6 +119,7 @@ def escape(
         >>> moved.moved, moved.loss_before, moved.loss_after < 0.2
         (True, 1.0, True)
     """
+    problem.require_whole("escape")
     before = problem.spent
     if point is not None and budget < LEAST:
         raise BudgetTooSmall(

@@ -80,6 +80,7 @@ def scan(
         >>> plane.losses.tolist()
         [[0.0, -1.0, 0.0], [1.0, 0.0, 1.0], [0.0, -1.0, 0.0]]
     """
+    problem.require_whole("scan")
     one, two = (_unit(problem, d, name) for d, name in zip((first, second), names, strict=True))
     cosine = float(one.double() @ two.double())
     across = two - (one @ two) * one

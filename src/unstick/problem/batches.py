@@ -4,7 +4,9 @@ Answers: which batches are there, how many samples has each, which rows are a gi
 Does not answer: what the loss of a batch is, or what it weighs.
 """
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -17,13 +19,17 @@ from unstick.problem.guard import put_back_randomness
 
 __all__ = [
     "Batch",
+    "Whole",
     "choose_rows",
+    "chosen_rows",
     "describe",
+    "digest",
     "freeze",
     "leaves",
     "merge",
     "place",
     "regroup",
+    "rows_between",
     "size_of",
     "split_rows",
     "take",
@@ -31,6 +37,18 @@ __all__ = [
 
 Batch = Any
 """Whatever the user's loader yields: tensors in tuples, lists and mappings, or something of their own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """What a process that holds a part of the batches knows about all of them."""
+
+    weight: float  # of all batches
+    samples: int  # in all batches (batches, where samples cannot be counted)
+    first: Batch  # a few samples of the first batch: every process probes with the same
+    starts: Sequence[int]  # number of the first sample of each batch that this process holds
+    countable: bool  # whether samples can be told apart
+
 
 CHUNK_ELEMENTS = (
     2**22
@@ -158,6 +176,34 @@ def regroup(batches: list[Batch]) -> list[Batch]:
     return batches if whole is None else split_rows(whole, max(64, CHUNK_ELEMENTS // per_sample))
 
 
+def rows_between(batch: Batch, start: int, low: int, high: int) -> Batch | None:
+    """Copies of a batch's samples from number ``low`` to ``high`` − 1, its first being ``start``; None where none is.
+
+    Copies, so that the memory of the others can go.
+    """
+    begin, end = max(low - start, 0), min(high - start, size_of(batch) or 0)
+    if begin >= end:
+        return None
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf[begin:end].clone(), batch)
+
+
+def chosen_rows(total: int, samples: int, seed: int) -> Tensor:
+    """Which of ``total`` samples ``choose_rows`` takes, bool [total]."""
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[_choose(total, min(samples, total), seed)] = True
+    return chosen
+
+
+def digest(batches: Sequence[Batch]) -> int:
+    """A checksum of all tensors of the batches, in order."""
+    found = 0
+    for leaf in (leaf for batch in batches for leaf in leaves(batch)):
+        flat = leaf.detach().cpu().contiguous().reshape(-1)
+        numbers: Any = flat.view(torch.uint8).numpy()
+        found = zlib.crc32(numbers, found)
+    return found
+
+
 def choose_rows(batches: Sequence[Batch], samples: int, seed: int) -> list[Batch]:
     """At most ``samples`` samples of the batches, drawn at random where rows can be taken."""
     return _limit(list(batches), samples, seed, [])
@@ -270,9 +316,7 @@ def _limit(batches: list[Batch], samples: int, seed: int, notes: list[str]) -> l
             f"the first {len(kept)} of {len(batches)} batches (their samples cannot be told apart)"
         )
         return kept
-    chosen = torch.zeros(total, dtype=torch.bool)
-    chosen[_choose(total, samples, seed)] = True
-    parts = chosen.split([cast("int", size) for size in sizes])
+    parts = chosen_rows(total, samples, seed).split([cast("int", size) for size in sizes])
     notes.append(f"a seeded random subset of {samples:,} of {total:,} samples")
     return [
         take(batch, part.nonzero().squeeze(1))

@@ -16,11 +16,21 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from unstick.errors import BadData, BadModel, NonFinite, UnstickError
-from unstick.problem.batches import Batch, describe, leaves, place, size_of, split_rows, take
+from unstick.problem.batches import (
+    Batch,
+    Whole,
+    describe,
+    leaves,
+    place,
+    size_of,
+    split_rows,
+    take,
+)
 from unstick.problem.cost import WORK, Cost
-from unstick.problem.guard import Narrowing, visiting
+from unstick.problem.guard import Narrowing
 from unstick.problem.layout import Layout
 from unstick.problem.objective import Objective
+from unstick.problem.team import ALONE, Team
 
 __all__ = ["PROBE_SAMPLES", "REFUSALS", "Evaluation", "Meter", "check_weights", "ordinary"]
 
@@ -62,12 +72,28 @@ class Meter:
         """Add evaluations of ``kind`` on so many samples in all."""
         self.spent += Cost(samples=samples, gradients=WORK[kind] * samples / self.full)
 
+    def share(self, since: Cost, team: Team) -> None:
+        """Count what all processes have evaluated since then, not this one alone."""
+        if team.size == 1:
+            return
+        mine = self.spent - since
+        samples, gradients = team.sum(
+            torch.tensor([float(mine.samples), mine.gradients], dtype=torch.float64)
+        ).tolist()
+        self.spent = since + Cost(round(samples), gradients, mine.seconds)
+
+    def recount(self, since: Cost, kind: str, samples: int) -> None:
+        """Count so many evaluations instead of what was counted since then."""
+        self.spent = since + Cost(seconds=(self.spent - since).seconds)
+        self.count(kind, samples)
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """Everything that turns a flat parameter vector into a loss.
 
-    ``weights`` are what each batch's mean counts for; ``decay`` [n] adds ½ Σ decay θ².
+    ``weights`` are what each batch's mean counts for; ``decay`` [n] adds ½ Σ decay θ². Where a team shares the work,
+    ``batches`` and ``weights`` are this process's part of the ``whole``.
     """
 
     objective: Objective
@@ -78,6 +104,8 @@ class Evaluation:
     training: bool
     decay: Tensor | None
     meter: Meter
+    team: Team = ALONE
+    whole: Whole | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -86,18 +114,42 @@ class Evaluation:
 
     @property
     def samples(self) -> int:
-        """Samples in all batches (batches, where samples cannot be counted)."""
+        """Samples in the batches of this process (batches, where samples cannot be counted)."""
         return sum(size_of(batch) or 1 for batch in self.batches)
 
     @property
+    def all_samples(self) -> int:
+        """Samples of all processes."""
+        return self.samples if self.whole is None else self.whole.samples
+
+    @property
+    def weight(self) -> float:
+        """What all batches of all processes count for."""
+        return sum(self.weights) if self.whole is None else self.whole.weight
+
+    @property
     def shares(self) -> list[float]:
-        """What part of the mean each batch is."""
-        total = sum(self.weights)
+        """What part of the mean over all data each batch is."""
+        total = self.weight
         return [weight / total for weight in self.weights]
+
+    def pooled(self, work: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """The sums over all processes of what each computes on its own batches, and the cost of all.
+
+        Cost:
+            Where several processes share the work, an all-reduce of each tensor, and of three numbers.
+        """
+        if self.team.size == 1:
+            return work()
+        before = self.meter.spent
+        with self.team.together():
+            parts = work()
+        self.meter.share(before, self.team)
+        return [self.team.sum(part) for part in parts]
 
     def visit(self) -> AbstractContextManager[None]:
         """The guard around every evaluation."""
-        return visiting(self.objective, training=self.training)
+        return self.objective.visit(training=self.training)
 
     def theta(self) -> Tensor:
         """The model's current parameters [n], in the type computed with."""
@@ -128,25 +180,28 @@ class Evaluation:
     def value(self, theta: Tensor) -> float:
         """L(θ); inf or nan come back as they are."""
         with self.meter.timed(), self.visit(), torch.no_grad():
-            return self._value(theta)
+            [total] = self.pooled(lambda: [torch.tensor([self._value(theta)], dtype=torch.float64)])
+            return float(total) + float(self.decayed(theta))
 
     def value_and_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
         """L(θ) and ∇L(θ) [n]; inf or nan come back as they are."""
         with self.meter.timed(), self.visit():
-            return self.unguarded(theta)
+            theta = ordinary(theta).detach()
+
+            def work() -> list[Tensor]:
+                loss, gradient = self._value_and_gradient(theta)
+                return [torch.tensor([loss], dtype=torch.float64), gradient]
+
+            total, gradient = self.pooled(work)
+            return self._with_decay(theta, float(total), gradient)
 
     def values(self, thetas: Tensor) -> Tensor:
         """L at each row of ``thetas`` [m, n] → [m] float64."""
         with self.meter.timed(), self.visit(), torch.no_grad():
             thetas = ordinary(thetas)
-            many = self._many(vmap(self.batch_loss, (0, None)), thetas)
-            if many is None:
-                return torch.tensor([self._value(theta) for theta in thetas], dtype=torch.float64)
-            self.meter.count("value", len(thetas) * self.samples)
-            decays = torch.tensor(
-                [float(self.decayed(theta)) for theta in thetas], dtype=torch.float64
-            )
-            return many.double().cpu() + decays
+            [total] = self.pooled(lambda: [self._values(thetas)])
+            decays = [float(self.decayed(theta)) for theta in thetas]
+            return total + torch.tensor(decays, dtype=torch.float64)
 
     def gradients(self, thetas: Tensor) -> Tensor:
         """∇L at each row of ``thetas`` [m, n] → [m, n]."""
@@ -154,22 +209,27 @@ class Evaluation:
             thetas = ordinary(thetas)
             if len(thetas) == 0:
                 return thetas
-            many = self._many(vmap(grad(self.batch_loss), (0, None)), thetas)
-            if many is not None:
-                self.meter.count("gradient", len(thetas) * self.samples)
-                return many if self.decay is None else many + self.decay * thetas
-            return torch.stack([self.unguarded(theta)[1] for theta in thetas])
+            [total] = self.pooled(lambda: [self._gradients(thetas)])
+            return total if self.decay is None else total + self.decay * thetas
+
+    def unguarded(self, theta: Tensor) -> tuple[float, Tensor]:
+        """``value_and_gradient`` of this process's batches, inside a guard that the caller holds.
+
+        So random numbers move on from one call to the next.
+        """
+        theta = ordinary(theta).detach()
+        return self._with_decay(theta, *self._value_and_gradient(theta))
 
     def _value(self, theta: Tensor) -> float:
-        total = float(self.decayed(theta))
+        total = 0.0
         for share, batch in zip(self.shares, self.batches, strict=True):
             total += share * float(self.batch_loss(theta, batch))
         self.meter.count("value", self.samples)
         return total
 
-    def unguarded(self, theta: Tensor) -> tuple[float, Tensor]:
-        """``value_and_gradient`` inside a guard that the caller holds, so that random numbers move on."""
-        theta = ordinary(theta).detach().requires_grad_()
+    def _value_and_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        """The data term of this process's batches."""
+        theta = theta.requires_grad_()
         total, gradient = 0.0, torch.zeros_like(theta, requires_grad=False)
         for share, batch in zip(self.shares, self.batches, strict=True):
             loss, part = self.at(
@@ -177,16 +237,34 @@ class Evaluation:
             )
             total += share * loss
             gradient += share * part
-        if self.decay is not None:
-            total += float(self.decayed(theta.detach()))
-            gradient += self.decay * theta.detach()
         self.meter.count("gradient", self.samples)
         return total, gradient
+
+    def _with_decay(self, theta: Tensor, loss: float, gradient: Tensor) -> tuple[float, Tensor]:
+        if self.decay is None:
+            return loss, gradient
+        theta = theta.detach()
+        return loss + float(self.decayed(theta)), gradient + self.decay * theta
+
+    def _values(self, thetas: Tensor) -> Tensor:
+        many = self._many(vmap(self.batch_loss, (0, None)), thetas)
+        if many is None:
+            return torch.tensor([self._value(theta) for theta in thetas], dtype=torch.float64)
+        self.meter.count("value", len(thetas) * self.samples)
+        return many.double().cpu()
+
+    def _gradients(self, thetas: Tensor) -> Tensor:
+        many = self._many(vmap(grad(self.batch_loss), (0, None)), thetas)
+        if many is None:
+            rows = [self._value_and_gradient(theta.detach())[1] for theta in thetas]
+            return torch.stack(rows)
+        self.meter.count("gradient", len(thetas) * self.samples)
+        return many
 
     def _many(self, function: Callable[[Tensor, Batch], Tensor], thetas: Tensor) -> Tensor | None:
         """A batched function at all θ, or ``None`` where the model or the memory does not allow it."""
         width = self._together
-        if width < 2 or len(thetas) < 2:
+        if width < 2 or len(thetas) < 2 or not self.batches:
             return None
         blocks: list[Tensor] = []
         try:
@@ -202,24 +280,35 @@ class Evaluation:
     @property
     def _together(self) -> int:
         """How many parameter vectors to evaluate at once: batching pays where one evaluation is tiny."""
-        numbers = max(sum(leaf.numel() for leaf in leaves(batch)) for batch in self.batches)
+        numbers = max(
+            (sum(leaf.numel() for leaf in leaves(batch)) for batch in self.batches), default=0
+        )
         work = (self.layout.n + numbers) * 8 + 8 * self.layout.n * 2
         tiny = self.layout.n * max(1, self.samples) <= 200_000
         return MANY_BYTES // max(1, work) if tiny else 1
 
     def on(self, batches: Sequence[Batch], weights: Sequence[float]) -> "Evaluation":
-        """The same model on other batches; those that count for nothing are left out, as their mean is 0/0."""
+        """The same model on other batches, in this process alone; those that count for nothing are left out, as their mean is 0/0."""
         counted = [
             (batch, weight) for batch, weight in zip(batches, weights, strict=True) if weight != 0
         ]
-        return replace(self, batches=[b for b, _ in counted], weights=[w for _, w in counted])
+        return replace(
+            self,
+            batches=[b for b, _ in counted],
+            weights=[w for _, w in counted],
+            team=ALONE,
+            whole=None,
+        )
 
     def cast(self, dtype: torch.dtype) -> "Evaluation":
         """The same in another floating-point type."""
         device = self.layout.device
         batches = [place(batch, device, dtype) for batch in self.batches]
         decay = None if self.decay is None else self.decay.to(dtype)
-        return replace(self, batches=batches, dtype=dtype, decay=decay)
+        whole = self.whole
+        if whole is not None:
+            whole = replace(whole, first=place(whole.first, device, dtype))
+        return replace(self, batches=batches, dtype=dtype, decay=decay, whole=whole)
 
     def widened(self) -> "Evaluation | None":
         """The same in float64, or ``None`` where the model does not take that or casts back on the way.
@@ -267,8 +356,8 @@ class Evaluation:
         return apart <= slack * abs(loss) and float(missing.norm()) <= slack * scale
 
     def probe(self, samples: int) -> "Evaluation":
-        """The same on a few samples, spread over the first batch."""
-        batch = self.batches[0]
+        """The same on a few samples, spread over the first batch of all: no process has others."""
+        batch = self.batches[0] if self.whole is None else self.whole.first
         size = size_of(batch) or 0
         if size > samples:
             batch = take(batch, torch.arange(samples) * size // samples)
@@ -307,8 +396,9 @@ class Evaluation:
             )
 
     def check_first(self) -> None:
-        """``check_batch`` on the first batch."""
-        self.check_batch(0, self.theta())
+        """``check_batch`` on the first batch; on a few samples of another's, where this process has none."""
+        ours = self if self.batches else self.probe(PROBE_SAMPLES)
+        ours.check_batch(0, self.theta())
 
     def check_connected(self) -> None:
         """Refuse a loss that depends on no trainable parameter, by its graph.
@@ -317,9 +407,10 @@ class Evaluation:
             BadModel: No batch's loss has a gradient function; a gradient that is merely zero is fine.
         """
         theta = self.theta().requires_grad_()
-        with self.visit():
-            if any(self.batch_loss(theta, batch).requires_grad for batch in self.batches):
-                return
+        with self.team.together(), self.visit():
+            connected = any(self.batch_loss(theta, batch).requires_grad for batch in self.batches)
+        if float(self.team.sum(torch.tensor([float(connected)]))):
+            return
         raise BadModel(
             "the loss does not depend on any trainable parameter (its graph holds none); expected one computed from "
             "the model's outputs: look for .detach() or torch.no_grad()"

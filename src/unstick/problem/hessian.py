@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from unstick.errors import BadModel, StaleOperator, UnstickError
+from unstick.problem.batches import size_of
 from unstick.problem.cost import WORK
 from unstick.problem.evaluation import PROBE_SAMPLES, REFUSALS, Evaluation, ordinary
+from unstick.problem.memory import Graphs, plan_graphs
 from unstick.problem.products import Difference, Forward, Kept, Products, saved_bytes
 from unstick.record import number
 
@@ -80,6 +82,11 @@ class HessianOperator:
         return self._choice.mode
 
     @property
+    def graphs(self) -> Graphs:
+        """Which graphs will be kept within the memory, and what all of them take at the worst moment."""
+        return _graphs(self._evaluation, self._choice, self._memory)
+
+    @property
     def product_price(self) -> float:
         """Full-data gradients that a product costs (without room for all graphs, some more)."""
         return {"kept": WORK["product/kept"], "difference": 2.0}.get(
@@ -113,19 +120,23 @@ class HessianOperator:
             )
         with ev.meter.timed(), ev.visit():
             columns = ordinary(V.to(self.device, self.dtype))
-            if self._products is None:
-                self._products = _build(ev, self._theta, self._choice, self._memory)
-            product = self._times(self._products, columns)
+            [product] = ev.pooled(lambda: [self._of_our_data(columns)])
             return product if ev.decay is None else product + ev.decay.unsqueeze(1) * columns
 
     def error(self) -> float:
         """Estimated norm of the error of H v for unit v beyond rounding: 0 for automatic differentiation."""
         products = self._products
-        return (
-            products.error
-            if isinstance(products, Difference) and math.isfinite(products.error)
-            else 0.0
-        )
+        if not isinstance(products, Difference):
+            return 0.0
+        error = products.error if math.isfinite(products.error) else 0.0
+        # The errors of the processes' parts add up at most.
+        return float(self._evaluation.team.sum(torch.tensor([error], dtype=torch.float64)))
+
+    def _of_our_data(self, V: Tensor) -> Tensor:
+        """The part of the products that comes from this process's batches."""
+        if self._products is None:
+            self._products = _build(self._evaluation, self._theta, self._choice, self._memory)
+        return self._times(self._products, V)
 
     def _times(self, products: Products, V: Tensor) -> Tensor:
         """Products, all columns in one backward pass where the problem is tiny and that is right, tested once."""
@@ -207,7 +218,8 @@ def _choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice
             )
         expected = dict(seconds)
         if "kept" in expected:
-            held = min(1.0, memory / max(1.0, per_sample * evaluation.samples))
+            plan = _graphs(evaluation, Choice("kept", per_sample, False, ""), memory)
+            held = sum(plan.kept) / max(1, len(plan.kept))
             expected["kept"] = held * seconds["kept"] + (1 - held) * seconds["rebuilt"]
         fastest = min(expected[name] for name in usable)
         best = next(name for name in usable if expected[name] <= FASTER * fastest)
@@ -298,6 +310,17 @@ def _compare(probe: Evaluation, unit: Tensor, product: Tensor) -> tuple[float, b
         bend = float((ahead - 2 * here + behind).norm()) / step
         kinked = bend > DIFFERENCE_AGREES * reference + rounding or gap > 2 * first
     return relative, True, kinked
+
+
+def _graphs(evaluation: Evaluation, choice: Choice, memory: float) -> Graphs:
+    """The plan by which ``Kept`` goes; other modes keep no graph, but the work on a batch takes about as much."""
+    return plan_graphs(
+        [size_of(batch) or 1 for batch in evaluation.batches],
+        per_sample=choice.bytes_per_sample,
+        vector=evaluation.layout.n * evaluation.dtype.itemsize,
+        memory=memory,
+        keep=choice.mode == "kept",
+    )
 
 
 def _build(evaluation: Evaluation, theta: Tensor, choice: Choice, memory: int) -> Products:

@@ -4,8 +4,9 @@ Answers: where is a parameter in [n], and how much of a vector does each tensor 
 Does not answer: what the loss is there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ __all__ = ["Layout", "layout_of"]
 class Layout:
     """The trainable parameters of a model in ``named_parameters`` order, tied ones once.
 
+    Of parameters that are spread over processes, the part that this one holds.
+
     Args:
         parameters: Name → parameter, in order.
     """
@@ -25,8 +28,8 @@ class Layout:
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._parameters = dict(parameters)
         self.names = tuple(parameters)
-        self.shapes = tuple(parameter.shape for parameter in parameters.values())
-        self.sizes = tuple(parameter.numel() for parameter in parameters.values())
+        self.shapes = tuple(_here(parameter).shape for parameter in parameters.values())
+        self.sizes = tuple(_here(parameter).numel() for parameter in parameters.values())
         self.n = sum(self.sizes)
 
     @property
@@ -47,24 +50,24 @@ class Layout:
         """The current parameters as a new flat vector [n]."""
         with torch.inference_mode(False), torch.no_grad():
             return torch.cat(
-                [parameter.reshape(-1).to(dtype) for parameter in self._parameters.values()]
+                [_here(parameter).reshape(-1).to(dtype) for parameter in self._parameters.values()]
             )
 
     def write(self, theta: Tensor) -> None:
         """Set the parameters from a flat vector [n], each in its own type."""
         with torch.no_grad():
             for parameter, part in zip(self._parameters.values(), self.parts(theta), strict=True):
-                parameter.copy_(part)
+                _here(parameter).copy_(part)
 
     def copies(self) -> list[Tensor]:
         """The parameters bit for bit, for ``restore``."""
-        return [parameter.detach().clone() for parameter in self._parameters.values()]
+        return [_here(parameter).clone() for parameter in self._parameters.values()]
 
     def restore(self, copies: list[Tensor]) -> None:
         """Put copies back bit for bit."""
         with torch.no_grad():
             for parameter, copy in zip(self._parameters.values(), copies, strict=True):
-                parameter.copy_(copy)
+                _here(parameter).copy_(copy)
 
     def parts(self, vector: Tensor) -> list[Tensor]:
         """Views of a flat vector in the shapes of the parameters; differentiable."""
@@ -88,18 +91,24 @@ class Layout:
         numbers = torch.tensor([given.get(name, 0.0) for name in self.names], dtype=torch.float64)
         return numbers.repeat_interleave(torch.tensor(self.sizes))
 
-    def restrict(self, pattern: str) -> "Layout":
-        """Only the parameters whose names match a pattern such as ``layers.0.*``.
+    def restrict(self, patterns: str | Sequence[str]) -> "Layout":
+        """Only the parameters whose names match a pattern such as ``layers.0.*``, or one of several.
 
         Raises:
-            BadModel: No name matches.
+            BadModel: No name matches one of the patterns.
         """
-        chosen = {name: p for name, p in self._parameters.items() if fnmatchcase(name, pattern)}
+        several = [patterns] if isinstance(patterns, str) else list(patterns)
+        chosen: set[str] = set()
+        for pattern in several:
+            found = [name for name in self.names if fnmatchcase(name, pattern)]
+            if not found:
+                raise BadModel(
+                    f"no trainable parameter matches {pattern!r}; there are {', '.join(self.names)}"
+                )
+            chosen.update(found)
         if not chosen:
-            raise BadModel(
-                f"no trainable parameter matches {pattern!r}; there are {', '.join(self.names)}"
-            )
-        return Layout(chosen)
+            raise BadModel("no pattern was given; expected names such as 'layers.0.*'")
+        return Layout({name: p for name, p in self._parameters.items() if name in chosen})
 
     def check_finite(self, model: nn.Module) -> None:
         """Refuse parameters that are not finite, of the whole model: frozen ones enter the loss too.
@@ -108,7 +117,7 @@ class Layout:
             NonFinite: Names the first such tensor and the place in it.
         """
         for name, parameter in model.named_parameters():
-            bad = ~torch.isfinite(parameter.detach())
+            bad = ~torch.isfinite(_here(parameter))
             if bad.any():
                 raise NonFinite(
                     f"parameter {name} (shape {list(parameter.shape)}) holds {int(bad.sum())} values that are not "
@@ -120,7 +129,7 @@ def layout_of(model: nn.Module) -> Layout:
     """The layout of a model's trainable parameters.
 
     Raises:
-        BadModel: Nothing is trainable, or something is that is not real.
+        BadModel: Nothing is trainable, or something is that is not real or has no shape yet.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
@@ -130,8 +139,19 @@ def layout_of(model: nn.Module) -> Layout:
             "set requires_grad=True on what you train"
         )
     for name, parameter in trainable.items():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise BadModel(
+                f"parameter {name} has no shape yet (a lazy module): run the model once on a batch first"
+            )
         if not parameter.is_floating_point():
             raise BadModel(
                 f"parameter {name} has type {parameter.dtype}; expected real floating point"
             )
     return Layout(trainable)
+
+
+def _here(parameter: nn.Parameter) -> Tensor:
+    """The memory of a parameter, or of its shard: what is written there is the parameter."""
+    detached: Any = parameter.detach()
+    local = getattr(detached, "to_local", None)  # of a DTensor, whose import takes a second
+    return detached if local is None else local()

@@ -5,7 +5,7 @@ Does not answer: whether a point is critical; sampling error never makes it so.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.utils import _pytree as pytree
 
-from unstick.problem.batches import Batch, merge, size_of, split_rows, take
+from unstick.problem.batches import Batch, merge, place, size_of, split_rows, take
 from unstick.problem.evaluation import REFUSALS, Evaluation
 
 __all__ = ["GradientNoise", "gradient_noise"]
@@ -66,17 +66,48 @@ def gradient_noise(
     Cost:
         One gradient of every sample drawn; ``accuracy`` 5 % took 64 to 2,000 samples on the tests' models.
     """
-    sizes = [size_of(batch) for batch in evaluation.batches]
-    if any(size is None for size in sizes) or sum(size or 0 for size in sizes) < 2:
+    if evaluation.whole is None:
+        countable = all(size_of(batch) is not None for batch in evaluation.batches)
+    else:
+        countable = evaluation.whole.countable
+    if not countable or evaluation.all_samples < 2:
         return None
     theta = evaluation.theta()
     center = gradient if evaluation.decay is None else gradient - evaluation.decay * theta
     limit = None if everything else accuracy
     with evaluation.meter.timed(), evaluation.visit():
-        if not evaluation.training and _separates(evaluation, weigh, theta):
-            return _collect(evaluation, weigh, theta, center, seed, limit, 1)
-        group = min(MICRO_BATCH, evaluation.samples // 2)  # of a single group nothing can be told
-        return _collect(evaluation, weigh, theta, center, seed, limit, group) if group > 1 else None
+        separate = not evaluation.training and _separates(evaluation, weigh, theta)
+        if evaluation.team.agree(separate):
+            return _collect(evaluation, weigh, theta, center, seed, limit)
+        group = min(
+            MICRO_BATCH, evaluation.all_samples // 2
+        )  # of a single group nothing can be told
+        if group < 2:
+            return None
+        return _collect_groups(evaluation, weigh, theta, center, seed, limit, group)
+
+
+@dataclass(slots=True)
+class _Running:
+    """Mean and standard error of the estimates of tr Σ so far, one from each group of samples."""
+
+    count: int = 0
+    sums: float = 0.0
+    squares: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.sums / self.count
+
+    @property
+    def error(self) -> float:
+        if self.count < 2:
+            return self.mean
+        return math.sqrt(max(0.0, self.squares / self.count - self.mean**2) / (self.count - 1))
+
+    def known(self, accuracy: float | None) -> bool:
+        """Whether the standard error is small enough to stop."""
+        return accuracy is not None and self.count >= 32 and self.error <= accuracy * self.mean
 
 
 def _collect(
@@ -86,72 +117,140 @@ def _collect(
     center: Tensor,
     seed: int,
     accuracy: float | None,
+) -> GradientNoise:
+    """From the gradients of single samples; each process takes those among its own."""
+    team, total = evaluation.team, evaluation.all_samples
+    before = evaluation.meter.spent
+    diagonal = torch.zeros_like(center, dtype=torch.float64)
+    running = _Running()
+    rows = max(1, min(256, CHUNK_BYTES // (16 * evaluation.layout.n)))
+    for chosen in _order(total, seed).split(max(rows, 64)):
+        part = torch.zeros(2, dtype=torch.float64)
+        with team.together():
+            for piece in _merged([piece for _, piece in _gather(evaluation, chosen)]):
+                for some in split_rows(piece, rows):
+                    gradients, weights = _per_sample(evaluation, weigh, theta, some)
+                    each = _deviations(evaluation, gradients - center, weights, 1)
+                    diagonal += each.sum(0)
+                    part += torch.stack([each.sum(), each.sum(1).square().sum()]).cpu()
+        sums, squares = team.sum(part).tolist()
+        running.count += len(chosen)
+        running.sums += sums
+        running.squares += squares
+        if running.known(accuracy):
+            break
+    evaluation.meter.share(before, team)
+    error = 0.0 if running.count == total else running.error
+    traces = evaluation.layout.sums(team.sum(diagonal) / running.count)
+    return GradientNoise(running.mean, error, traces, running.count, total, "per-sample")
+
+
+def _collect_groups(
+    evaluation: Evaluation,
+    weigh: Weigh,
+    theta: Tensor,
+    center: Tensor,
+    seed: int,
+    accuracy: float | None,
     group: int,
 ) -> GradientNoise:
-    total = evaluation.samples
-    mean_weight = sum(evaluation.weights) / total
+    """From the gradients of groups of samples: as many groups at once as there are processes, one for each.
+
+    A group's samples may lie with several processes. They are sent around, as the loss of a group need not be the sum
+    of its parts'.
+    """
+    team, total = evaluation.team, evaluation.all_samples
+    before = evaluation.meter.spent
     diagonal = torch.zeros_like(center, dtype=torch.float64)
-    count, sums, squares = 0, 0.0, 0.0
-    mean = error = math.nan
-    for gradients, weights in _draw(evaluation, weigh, theta, seed, group):
-        # A group's mean deviates by Σ/group, so group times its square estimates Σ; z = 1 for equal weights.
-        z = (weights / (group * mean_weight)).to(gradients.dtype).unsqueeze(1)
-        deviations = (z * (gradients - center)).double().square_().mul_(group)
-        deviations *= total / max(1, total - group)  # drawn without replacement
-        each = deviations.sum(1)
-        diagonal += deviations.sum(0)
-        count, sums, squares = (
-            count + len(each),
-            sums + float(each.sum()),
-            squares + float(each.square().sum()),
-        )
-        mean = sums / count
-        error = math.sqrt(max(0.0, squares / count - mean**2) / (count - 1)) if count > 1 else mean
-        if accuracy is not None and count >= 32 and error <= accuracy * mean:
+    running = _Running()
+    groups = [chosen for chosen in _order(total, seed).split(group) if len(chosen) == group]
+    alone = replace(evaluation, decay=None)
+    for first in range(0, len(groups), team.size):
+        at_once = groups[first : first + team.size]
+        pieces = _sent_around(evaluation, at_once)
+        found = torch.zeros(team.size, dtype=torch.float64)
+        mine = torch.zeros_like(diagonal)
+        with team.together():
+            if team.rank < len(at_once):
+                weights = [weigh(piece) for piece in pieces]
+                gradient = alone.on(pieces, weights).unguarded(theta)[1]
+                counted = torch.tensor([sum(weights)], dtype=torch.float64, device=theta.device)
+                mine = _deviations(evaluation, (gradient - center).unsqueeze(0), counted, group)[0]
+                found[team.rank] = mine.sum().cpu()
+        for rank, each in enumerate(team.sum(found).tolist()[: len(at_once)]):
+            # In the order of one process, so that all that is used, and paid for, is what it would use.
+            running.count += 1
+            running.sums += each
+            running.squares += each**2
+            if rank == team.rank:
+                diagonal += mine
+            if running.known(accuracy):
+                break
+        if running.known(accuracy):
             break
-    used = min(total, count * group)
-    traces = evaluation.layout.sums(diagonal / count)
-    error = 0.0 if used == total and group == 1 else error
-    return GradientNoise(
-        mean, error, traces, used, total, "per-sample" if group == 1 else "micro-batches"
-    )
+    evaluation.meter.recount(before, "gradient", running.count * group)
+    traces = evaluation.layout.sums(team.sum(diagonal) / running.count)
+    used = min(total, running.count * group)
+    return GradientNoise(running.mean, running.error, traces, used, total, "micro-batches")
 
 
-def _draw(
-    evaluation: Evaluation, weigh: Weigh, theta: Tensor, seed: int, group: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Gradients [c, n] and weights [c] of single samples, or of groups of samples, in random order."""
+def _deviations(evaluation: Evaluation, apart: Tensor, weights: Tensor, group: int) -> Tensor:
+    """What each group's mean, ``apart`` [c, n] from the full gradient, tells of Σ's diagonal, float64 [c, n].
+
+    A group's mean deviates by Σ/group, so group times its square estimates Σ.
+    """
+    total = evaluation.all_samples
+    mean_weight = evaluation.weight / total
+    z = (weights / (group * mean_weight)).to(apart.dtype).unsqueeze(1)  # 1 for equal weights
+    deviations = (z * apart).double().square_().mul_(group)
+    deviations *= total / max(1, total - group)  # drawn without replacement
+    return deviations
+
+
+def _order(total: int, seed: int) -> Tensor:
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+
+
+def _gather(evaluation: Evaluation, chosen: Tensor) -> list[tuple[int, Batch]]:
+    """The chosen samples that this process holds: a piece of each batch, with the number of that batch's first."""
     sizes = [size_of(batch) or 0 for batch in evaluation.batches]
-    order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(seed))
-    starts = torch.tensor([0, *sizes]).cumsum(0)
-    if group > 1:
-        for chosen in order.split(group):
-            if len(chosen) < group:
-                return
-            pieces = _gather(evaluation, chosen, starts)
-            weights = [weigh(piece) for piece in pieces]
-            _, gradient = replace(evaluation, decay=None).on(pieces, weights).unguarded(theta)
-            yield (
-                gradient.unsqueeze(0),
-                torch.tensor([sum(weights)], dtype=torch.float64, device=theta.device),
-            )
-        return
-    rows = max(1, min(256, CHUNK_BYTES // (16 * evaluation.layout.n)))
-    for chosen in order.split(max(rows, 64)):
-        for piece in _gather(evaluation, chosen, starts):
-            for part in split_rows(piece, rows):
-                yield _per_sample(evaluation, weigh, theta, part)
+    whole = evaluation.whole
+    starts = [sum(sizes[:k]) for k in range(len(sizes))] if whole is None else whole.starts
+    pieces: list[tuple[int, Batch]] = []
+    for start, size, batch in zip(starts, sizes, evaluation.batches, strict=True):
+        inside = chosen[(chosen >= start) & (chosen < start + size)]
+        if len(inside):
+            pieces.append((start, take(batch, inside - start)))
+    return pieces
 
 
-def _gather(evaluation: Evaluation, chosen: Tensor, starts: Tensor) -> list[Batch]:
-    """The chosen samples: one batch where they fit together, else a piece of each batch."""
-    owner = torch.bucketize(chosen, starts[1:], right=True)
-    pieces = [
-        take(evaluation.batches[index], chosen[owner == index] - starts[index])
-        for index in owner.unique().tolist()
-    ]
-    whole = merge(pieces)
+def _merged(pieces: list[Batch]) -> list[Batch]:
+    """One batch where the pieces fit together."""
+    whole = merge(pieces) if pieces else None
     return pieces if whole is None else [whole]
+
+
+def _sent_around(evaluation: Evaluation, groups: list[Tensor]) -> list[Batch]:
+    """The samples of this process's group, whoever holds them; none where there is no group for it."""
+    team = evaluation.team
+    if team.size == 1:
+        return _merged([piece for _, piece in _gather(evaluation, groups[0])])
+    cpu = torch.device("cpu")
+    held = [
+        [
+            (start, place(piece, cpu, evaluation.dtype))
+            for start, piece in _gather(evaluation, group)
+        ]
+        for group in groups
+    ]
+    everybody = team.gather(held)
+    if team.rank >= len(groups):
+        return []
+    pieces = sorted(
+        (piece for said in everybody for piece in said[team.rank]), key=lambda piece: piece[0]
+    )
+    device = evaluation.layout.device
+    return _merged([place(piece, device, evaluation.dtype) for _, piece in pieces])
 
 
 def _per_sample(

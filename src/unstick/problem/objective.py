@@ -5,6 +5,7 @@ Does not answer: the loss over all data; ``Problem`` sums the batches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from unstick.errors import BadData, BadModel
 from unstick.problem.batches import Batch, describe, size_of
+from unstick.problem.guard import unwrapped, visiting, wrappers
 
 __all__ = ["BatchLoss", "Objective", "known_lower_bound", "separable", "supervised", "weigher"]
 
@@ -46,17 +48,31 @@ MODULES: Mapping[Any, Callable[[], nn.Module]] = {
 
 
 class Objective(nn.Module):
-    """Model and loss in one module, so that ``functional_call`` reaches the model inside any user function."""
+    """Model and loss in one module, so that ``functional_call`` reaches the model inside any user function.
+
+    The model is the user's own, without ``wrappers``; those are remembered, for functions that call them all the same.
+    """
 
     def __init__(self, model: nn.Module, batch_loss: BatchLoss, loss: nn.Module | None) -> None:
         super().__init__()
-        self.model = model
+        self.model = unwrapped(model)
+        self.wrappers = wrappers(model)  # a tuple: these are no parts
+        self.autocasts = False  # whether an evaluation has come by an autocast of the model's own
         self.loss = loss  # so that its buffers (class weights) follow the type computed in
         self._batch_loss = batch_loss
 
     def forward(self, work: Callable[[], Result]) -> Result:
         """Any work on this module; ``functional_call`` holds other parameters in place for as long as it lasts."""
         return work()
+
+    def visit(self, *, training: bool) -> AbstractContextManager[None]:
+        """The guard around every evaluation."""
+        return visiting(
+            self, training=training, around=self.wrappers, on_autocast=self._notice_autocast
+        )
+
+    def _notice_autocast(self) -> None:
+        self.autocasts = True
 
     def loss_of(self, batch: Batch) -> Tensor:
         """The scalar loss of a batch."""

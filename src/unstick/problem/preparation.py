@@ -1,20 +1,44 @@
-"""From what a user gives to an evaluation: batches weighed and regrouped, weight decay laid out, a type chosen."""
+"""From what a user gives to an evaluation: batches weighed, regrouped and shared out, decay laid out, a type chosen."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from unstick.errors import BadData, BadModel, UnstickError
-from unstick.problem.batches import Batch, place, regroup, size_of
-from unstick.problem.evaluation import Evaluation, check_weights
+from unstick.problem.batches import (
+    Batch,
+    Whole,
+    chosen_rows,
+    place,
+    regroup,
+    rows_between,
+    size_of,
+    split_rows,
+    take,
+)
+from unstick.problem.evaluation import PROBE_SAMPLES, REFUSALS, Evaluation, Meter, check_weights
 from unstick.problem.layout import Layout
+from unstick.problem.memory import largest_batch, plan_graphs
 from unstick.problem.objective import BatchLoss
+from unstick.problem.products import saved_bytes
+from unstick.problem.team import Team
 
-__all__ = ["divided", "in_type", "regrouped", "spread_decay", "weighed"]
+__all__ = [
+    "divided",
+    "fitted",
+    "in_type",
+    "part_of_samples",
+    "regrouped",
+    "shared_out",
+    "spread_decay",
+    "weighed",
+]
 
 SMALL = 100_000_000  # parameters times samples up to which float64 costs little
 SMALL_PARAMETERS = 20_000
+FEW = 8  # samples that tell what the graph of one takes: the budget may not hold many more
 
 
 def divided(batch_loss: BatchLoss, weigh: Callable[[Batch], float]) -> BatchLoss:
@@ -82,6 +106,34 @@ def regrouped(
     return given
 
 
+def fitted(evaluation: Evaluation, weigh: Callable[[Batch], float], memory: int) -> Evaluation:
+    """The batches cut where the graphs of all do not fit into the memory and one takes much of it.
+
+    Args:
+        evaluation: Of a loss that is a mean over samples; tested before anything is cut.
+        weigh: What the mean of a batch counts for.
+        memory: Bytes for graphs.
+
+    Cost:
+        One gradient of eight samples.
+    """
+    few = replace(evaluation.probe(FEW), meter=Meter(1))
+    try:
+        with few.visit():
+            per_sample = saved_bytes(few)
+    except (UnstickError, *REFUSALS):  # no second derivatives, so no graphs that are kept
+        return evaluation
+    sizes = [size_of(batch) or 1 for batch in evaluation.batches]
+    vector = evaluation.layout.n * evaluation.dtype.itemsize
+    if all(plan_graphs(sizes, per_sample=per_sample, vector=vector, memory=memory).kept):
+        return evaluation
+    rows = largest_batch(per_sample=per_sample, memory=memory)
+    if max(sizes) <= rows or not evaluation.adds_up(weigh):
+        return evaluation
+    pieces = [piece for batch in evaluation.batches for piece in split_rows(batch, rows)]
+    return evaluation.on(pieces, [weigh(piece) for piece in pieces])
+
+
 def in_type(evaluation: Evaluation, dtype: torch.dtype | None, notes: list[str]) -> Evaluation:
     """The evaluation in the type asked for; unasked, small problems go to float64 where the model can."""
     if dtype is not None:
@@ -94,3 +146,79 @@ def in_type(evaluation: Evaluation, dtype: torch.dtype | None, notes: list[str])
         return evaluation
     notes.append("computed in float64: the problem is small")
     return wide
+
+
+def shared_out(
+    evaluation: Evaluation,
+    team: Team,
+    weigh: Callable[[Batch], float],
+    notes: list[str],
+    *,
+    by_rows: bool,
+) -> Evaluation:
+    """This process's part of the batches; all parts together are the whole.
+
+    Args:
+        evaluation: All batches, the same in every process.
+        team: The processes.
+        weigh: What the mean of a batch counts for.
+        notes: Where to say how they were shared.
+        by_rows: Split the samples evenly, so that one large batch is shared too; else whole batches are dealt out.
+    """
+    batches = evaluation.batches
+    starts = _starts(batches)
+    weight, samples = evaluation.weight, evaluation.samples
+    first = evaluation.probe(PROBE_SAMPLES).batches[0]
+    countable = all(size_of(batch) is not None for batch in batches)
+    if by_rows:
+        low, high = (-(-samples * rank // team.size) for rank in (team.rank, team.rank + 1))
+        cut = [
+            (max(start, low), rows_between(batch, start, low, high))
+            for start, batch in zip(starts, batches, strict=True)
+        ]
+        held = [(start, part) for start, part in cut if part is not None]
+    else:
+        held = list(zip(starts, batches, strict=True))[team.rank :: team.size]
+    weights = [weigh(part) for _, part in held]
+    counted = [start for (start, _), own in zip(held, weights, strict=True) if own != 0]
+    idle = max(0, team.size - (samples if by_rows else len(batches)))
+    how = "the samples evenly" if by_rows else "whole batches, as the loss of one is not divided"
+    rest = f"; {idle} of them have none" if idle else ""
+    notes.append(f"shared by {team.size} processes: {how}{rest}")
+    ours = evaluation.on([part for _, part in held], weights)
+    return replace(
+        ours, team=team, whole=Whole(weight, samples, first, starts=counted, countable=countable)
+    )
+
+
+def part_of_samples(
+    evaluation: Evaluation, samples: int, seed: int, weigh: Callable[[Batch], float]
+) -> Evaluation:
+    """A seeded random subset of the samples of a shared evaluation: the one that a single process would take.
+
+    Raises:
+        BadData: None of them counts.
+    """
+    whole, team = evaluation.whole, evaluation.team
+    assert whole is not None, "only a shared evaluation is asked for its part"
+    chosen = torch.arange(whole.samples) < samples  # batches that cannot be counted: the first ones
+    if whole.countable:
+        chosen = chosen_rows(whole.samples, samples, seed)
+    before = chosen.cumsum(0) - chosen.long()
+    held: list[tuple[int, Batch]] = []
+    for start, batch in zip(whole.starts, evaluation.batches, strict=True):
+        rows = chosen[start : start + (size_of(batch) or 1)].nonzero().squeeze(1)
+        if len(rows):
+            held.append((int(before[start]), take(batch, rows) if whole.countable else batch))
+    weights = [weigh(part) for _, part in held]
+    total = float(team.sum(torch.tensor([sum(weights)], dtype=torch.float64)))
+    check_weights([total])
+    starts = [start for (start, _), own in zip(held, weights, strict=True) if own != 0]
+    part = replace(whole, weight=total, samples=int(chosen.sum()), starts=starts)
+    return replace(evaluation.on([part for _, part in held], weights), team=team, whole=part)
+
+
+def _starts(batches: Sequence[Batch]) -> list[int]:
+    """The number of each batch's first sample."""
+    sizes = [size_of(batch) or 1 for batch in batches]
+    return [sum(sizes[:index]) for index in range(len(sizes))]

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from unstick.errors import BadData, BadModel, NonFinite
-from unstick.problem.batches import Batch, choose_rows, freeze, leaves
+from unstick.problem.batches import Batch, choose_rows, digest, freeze, leaves
 from unstick.problem.cost import Cost
 from unstick.problem.determinism import check_deterministic
 from unstick.problem.evaluation import PROBE_SAMPLES, Evaluation, Meter, check_weights
 from unstick.problem.guard import unwrapped
 from unstick.problem.hessian import Choice, HessianOperator, choose
 from unstick.problem.layout import Layout, layout_of
+from unstick.problem.memory import DEFAULT_MEMORY, available, check_graphs
 from unstick.problem.noise import GradientNoise, gradient_noise
 from unstick.problem.objective import (
     BatchLoss,
@@ -28,9 +29,29 @@ from unstick.problem.objective import (
     supervised,
     weigher,
 )
-from unstick.problem.preparation import divided, in_type, regrouped, spread_decay, weighed
+from unstick.problem.preparation import (
+    divided,
+    fitted,
+    in_type,
+    part_of_samples,
+    regrouped,
+    shared_out,
+    spread_decay,
+    weighed,
+)
+from unstick.problem.sharded import (
+    ShardedEvaluation,
+    ShardedHessian,
+    is_sharded,
+    sharded_out,
+    team_of_shards,
+)
+from unstick.problem.team import Group, Team, check_alike, team_of
 
-__all__ = ["Problem"]
+__all__ = ["Hessian", "Problem"]
+
+Hessian = HessianOperator | ShardedHessian
+"""The Hessian of a problem as an operator: of whole vectors, or of shards."""
 
 
 class Problem:
@@ -39,8 +60,9 @@ class Problem:
     The model is left as it was by everything here: mode, buffers, random state, ``.grad`` and ``requires_grad``.
 
     Args:
-        model: Any module. Only parameters with ``requires_grad`` count; tied ones once. ``torch.compile`` is undone
-            for the evaluations here, not for you.
+        model: Any module. Only parameters with ``requires_grad`` count; tied ones once. ``torch.compile``,
+            ``DataParallel``, ``DistributedDataParallel`` and autocast inside the model are undone for the evaluations
+            here, not for you.
         data: A DataLoader, a pair of tensors (inputs, targets), or a sequence of batches. Read once and kept: the same
             samples in the same order ever after.
         loss: ``loss(model(inputs), targets)`` → scalar, for batches (inputs, targets). Inputs may be a tensor, a
@@ -50,11 +72,16 @@ class Problem:
             (class weights, ``ignore_index``), else the number of samples.
         mode: "eval" or "train". In train mode batch statistics come from the batches as given.
         samples: Keep only a seeded random subset of so many samples.
-        memory: Bytes for the frozen data, and as many for the graphs kept between Hessian products.
+        memory: Bytes for the frozen data, and as many for Hessian products: the graphs kept between them and the work on
+            one batch. Batches are cut to fit where the loss is a mean over samples. None: 2 GiB, and more for a single
+            batch that cannot be cut, if the machine has it.
         weight_decay: Adds ½·weight_decay·‖θ‖²: one number, or one for each parameter name (others 0).
         dtype: Type to compute in; by default float64 for small problems whose model allows it (parameters × samples
             up to 1e8), else the parameters' own, at least float32.
         seed: Seed of subsets and probes.
+        group: The processes that share the work: a process group; None for all of them where ``torch.distributed``
+            is initialized; "alone" for none. Each makes the same calls on the same model and data, holds a part of the
+            data, and gets the answer that one process would get.
 
     Raises:
         BadModel: No trainable parameter, a loss that is not a scalar, or a model that fails on the first batch.
@@ -82,10 +109,11 @@ class Problem:
         weight: Callable[[Batch], float | Tensor] | None = None,
         mode: str = "eval",
         samples: int | None = None,
-        memory: int = 2 * 2**30,
+        memory: int | None = None,
         weight_decay: float | Mapping[str, float] = 0.0,
         dtype: torch.dtype | None = None,
         seed: int = 0,
+        group: Group = None,
     ) -> None:
         if (loss is None) == (batch_loss is None):
             raise BadModel(
@@ -93,12 +121,17 @@ class Problem:
             )
         if mode not in ("eval", "train"):
             raise BadModel(f"mode is {mode!r}; expected 'eval' or 'train'")
+        limit = DEFAULT_MEMORY if memory is None else memory
         if dtype not in (None, torch.float32, torch.float64):
             raise BadModel(f"dtype is {dtype}; expected torch.float32 or torch.float64")
         inner = unwrapped(model)
         layout = layout_of(inner)
-        layout.check_finite(inner)
-        batches, notes = freeze(data, samples=samples, seed=seed, memory=memory)
+        sharded = is_sharded(inner)
+        team = team_of_shards(inner) if sharded else team_of(group)
+        with team.together():
+            layout.check_finite(inner)
+            batches, notes = freeze(data, samples=samples, seed=seed, memory=limit)
+        _check_alike(team, None if sharded else layout, batches)
         weigh = weigher(loss, weight)
         chosen = batch_loss if loss is None else supervised(loss)
         assert chosen is not None
@@ -109,7 +142,7 @@ class Problem:
             notes.append(f"the loss has reduction='sum': divided by {what}")
         wide = layout.dtype if layout.dtype.itemsize >= 4 else torch.float32
         blank = Evaluation(
-            objective=Objective(inner, chosen, loss if isinstance(loss, nn.Module) else None),
+            objective=Objective(model, chosen, loss if isinstance(loss, nn.Module) else None),
             layout=layout,
             batches=[],
             weights=[],
@@ -118,20 +151,50 @@ class Problem:
             decay=None,
             meter=Meter(1),
         )
-        given = evaluation = weighed(blank, batches, weigh)
-        if loss is not None and weight is None and mode == "eval" and separable(loss):
-            evaluation = regrouped(given, batches, weigh, notes)
-        evaluation = in_type(replace(evaluation, meter=Meter(evaluation.samples)), dtype, notes)
+        divisible = loss is not None and weight is None and mode == "eval" and separable(loss)
+        if sharded:
+            with team.together():
+                whole = weighed(blank, batches, weigh)
+                if dtype not in (None, wide):
+                    raise BadModel(
+                        f"dtype is {dtype} and the sharded parameters are {wide}; expected the same: they are computed "
+                        "with where they are"
+                    )
+                decay = spread_decay(layout, weight_decay)
+            decay = None if decay is None else decay.to(layout.device, wide)
+            whole = replace(whole, decay=decay, meter=Meter(whole.samples))
+            shards = sharded_out(whole, weigh, notes, team=team, divisible=divisible)
+            price = shards.meter.spent.seconds / max(1.0, shards.meter.spent.gradients)
+            self._seconds_per_gradient = max(team.gather(price))
+            self._keep(shards, weigh, limit, seed, notes)
+            self._strict = memory is not None
+            self.lower_bound = known_lower_bound(
+                loss, [batch[1] for batch in batches] if loss is not None else []
+            )
+            self.samples = shards.all_samples if any(leaves(batch) for batch in batches) else 0
+            return
+        with team.together():
+            given = evaluation = weighed(blank, batches, weigh)
+            if divisible:
+                evaluation = regrouped(given, batches, weigh, notes)
+                evaluation = fitted(evaluation, weigh, limit)
+            evaluation = in_type(replace(evaluation, meter=Meter(evaluation.samples)), dtype, notes)
+            if divisible:
+                evaluation = fitted(evaluation, weigh, limit)  # another type takes other memory
+            if team.size > 1:
+                by_rows = divisible and evaluation.adds_up(weigh)
+                evaluation = shared_out(evaluation, team, weigh, notes, by_rows=by_rows)
         if (decay := spread_decay(layout, weight_decay)) is not None:
             evaluation = replace(evaluation, decay=decay.to(layout.device, evaluation.dtype))
         try:
-            self._start(evaluation, weigh, memory, seed, notes)
-        except NonFinite:
+            self._start(evaluation, weigh, limit, seed, notes)
+            self._strict = memory is not None
+        except (NonFinite, BadModel):
             given.check_finite()  # name the batch as the user knows it
             raise
         targets = [batch[1] for batch in batches] if loss is not None else []
         self.lower_bound = known_lower_bound(loss, targets)
-        self.samples = evaluation.samples if any(leaves(batch) for batch in batches) else 0
+        self.samples = evaluation.all_samples if any(leaves(batch) for batch in batches) else 0
 
     def _start(
         self,
@@ -141,14 +204,33 @@ class Problem:
         seed: int,
         notes: Sequence[str],
     ) -> None:
-        evaluation.check_first()
+        team, since = evaluation.team, evaluation.meter.spent
+        with team.together():
+            evaluation.check_first()
         evaluation.check_connected()
         before = evaluation.meter.spent.seconds
-        evaluation.check_finite()
-        self._seconds_per_gradient = evaluation.meter.spent.seconds - before
+        with team.together():
+            evaluation.check_finite()
+        # The slowest process makes the others wait.
+        self._seconds_per_gradient = max(team.gather(evaluation.meter.spent.seconds - before))
+        evaluation.meter.share(since, team)
         first = evaluation.probe(PROBE_SAMPLES)
-        with evaluation.visit():
+        with team.together(), evaluation.visit():
             check_deterministic(evaluation.model, lambda: first.unguarded(first.theta()))
+        self._keep(evaluation, weigh, memory, seed, notes)
+        if evaluation.objective.autocasts:
+            self._notes.append(
+                f"the model's own autocast is left out: computed in {str(evaluation.dtype).removeprefix('torch.')} throughout"
+            )
+
+    def _keep(
+        self,
+        evaluation: Evaluation | ShardedEvaluation,
+        weigh: Callable[[Batch], float],
+        memory: int,
+        seed: int,
+        notes: Sequence[str],
+    ) -> None:
         self._evaluation = evaluation
         self._weigh = weigh
         self._memory = memory
@@ -186,19 +268,44 @@ class Problem:
             [()],
             batch_loss=lambda model, _batch: function(cast("_Vector", model).x),
             dtype=dtype,
+            group="alone",  # there is nothing to share: each process computes the same
         )
         problem.lower_bound = lower_bound
         return problem
 
     @property
     def model(self) -> nn.Module:
-        """The user's model (without a ``torch.compile`` wrapper)."""
+        """The user's model, without wrappers such as ``torch.compile`` and ``DistributedDataParallel``."""
         return self._evaluation.model
 
     @property
     def n(self) -> int:
-        """Number of trainable parameters."""
-        return self._evaluation.layout.n
+        """Number of trainable parameters, over all processes where they are sharded."""
+        ours = self._evaluation
+        return ours.n if isinstance(ours, ShardedEvaluation) else ours.layout.n
+
+    @property
+    def sharded(self) -> bool:
+        """Whether vectors are this process's shards, ``layout.n`` long, because the model's parameters are."""
+        return isinstance(self._evaluation, ShardedEvaluation)
+
+    @property
+    def team(self) -> Team:
+        """The processes that share this problem."""
+        return self._evaluation.team
+
+    def require_whole(self, what: str) -> Evaluation:
+        """The evaluation of a model whose parameters are whole.
+
+        Raises:
+            BadModel: They are sharded.
+        """
+        if isinstance(self._evaluation, ShardedEvaluation):
+            raise BadModel(
+                f"{what} needs whole parameter vectors, and this model's are sharded over {self.team.size} processes; on "
+                "shards work curvature_ends, spectral_density and the problem's values, gradients and Hessian products"
+            )
+        return self._evaluation
 
     @property
     def layout(self) -> Layout:
@@ -214,6 +321,27 @@ class Problem:
     def device(self) -> torch.device:
         """Where the parameters live."""
         return self._evaluation.layout.device
+
+    @property
+    def memory(self) -> int:
+        """Bytes for Hessian products: the graphs kept between them and the work on one batch."""
+        return self._memory
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of the frozen data that this process holds."""
+        ours = self._evaluation
+        held = ours.data if isinstance(ours, ShardedEvaluation) else ours
+        return sum(leaf.nbytes for batch in held.batches for leaf in leaves(batch))
+
+    def free_memory(self, device: torch.device | None = None) -> float | None:
+        """Bytes that can still be taken on a device, by default the parameters'; None where that cannot be known.
+
+        Where several processes share the problem, the least of them all.
+        """
+        everyone = self._evaluation.team.gather(available(device or self.device))
+        known = [free for free in everyone if free is not None]
+        return min(known) if known else None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -285,15 +413,19 @@ class Problem:
 
         Returns:
             The noise, or None where there are no samples to tell apart.
+
+        Raises:
+            BadModel: The parameters are sharded.
         """
+        ours = self.require_whole("gradient noise")
         if self.samples < 2:
             return None
         full = self.gradient() if gradient is None else gradient
         return gradient_noise(
-            self._evaluation, self._weigh, full, seed=seed, accuracy=accuracy, everything=everything
+            ours, self._weigh, full, seed=seed, accuracy=accuracy, everything=everything
         )
 
-    def hessian(self, *, mode: str = "auto") -> HessianOperator:
+    def hessian(self, *, mode: str = "auto") -> Hessian:
         """The Hessian at the current parameters, as a symmetric operator.
 
         Args:
@@ -302,37 +434,57 @@ class Problem:
 
         Raises:
             BadModel: The mode does not work for this model.
+            TooLittleMemory: One batch takes more than ``memory``, or more than the machine has.
 
         Cost:
             The first time, about 20 gradients of at most 256 samples.
         """
-        return HessianOperator(self._evaluation, self._chosen(mode), self._memory)
+        ours = self._evaluation
+        if isinstance(ours, ShardedEvaluation):
+            if mode not in ("auto", "difference"):
+                raise BadModel(
+                    f"Hessian products by mode {mode!r} need a graph of the gradient, which a sharded model does not give; "
+                    "use mode 'auto' or 'difference'"
+                )
+            return ShardedHessian(ours)
+        operator = HessianOperator(ours, self._chosen(mode), self._memory)
+        if operator.mode in ("kept", "rebuilt"):
+            with ours.team.together():
+                check_graphs(operator.graphs, self._memory, self.device, strict=self._strict)
+        return operator
 
     def hessian_is_blind(self) -> bool:
         """Whether finite differences see curvature here that second derivatives do not (kinks, such as ReLU at 0)."""
-        return self._chosen("auto").blind
+        return not self.sharded and self._chosen("auto").blind
 
     def _chosen(self, mode: str) -> Choice:
         if mode not in self._choice:
-            choice = choose(self._evaluation, mode, self._memory, self._seed)
+            ours = self.require_whole("the choice of a mode")
+            with ours.team.together():
+                choice = choose(ours, mode, self._memory, self._seed)
+            choice = ours.team.agree(choice)  # its timings decide, and clocks differ
             self._choice[mode] = choice
             self._notes.append(choice.note)
         return self._choice[mode]
 
     @torch.inference_mode(False)
-    def restrict(self, pattern: str) -> "Problem":
-        """The same problem in only the parameters whose names match, such as ``layers.0.*``; others stay fixed.
+    def restrict(self, patterns: str | Sequence[str]) -> "Problem":
+        """The same problem in only the parameters whose names match a pattern, such as ``layers.0.*``, or one of several.
+
+        The others stay fixed.
 
         Raises:
-            BadModel: No parameter matches.
+            BadModel: Nothing matches one of the patterns, or the parameters are sharded.
         """
-        ours = self._evaluation
-        layout = ours.layout.restrict(pattern)
+        ours = self.require_whole("restrict")
+        layout = ours.layout.restrict(patterns)
         decay = None
         if ours.decay is not None:
             parts = ours.layout.named(ours.decay)
             decay = torch.cat([parts[name].reshape(-1) for name in layout.names])
-        return self._like(replace(ours, layout=layout, decay=decay, meter=Meter(ours.meter.full)))
+        part = self._like(replace(ours, layout=layout, decay=decay, meter=Meter(ours.meter.full)))
+        part._choice.update(self._choice)  # a block of the Hessian works as the whole of it does
+        return part
 
     @torch.inference_mode(False)
     def subset(self, samples: int, *, seed: int = 0) -> "Problem":
@@ -340,15 +492,20 @@ class Problem:
 
         Raises:
             BadData: Fewer than one sample, or none that counts.
+            BadModel: The parameters are sharded.
         """
-        ours = self._evaluation
+        ours = self.require_whole("subset")
         if samples < 1:
             raise BadData(f"samples={samples}; expected at least 1")
-        batches = choose_rows(ours.batches, samples, seed)
-        weights = [self._weigh(batch) for batch in batches]
-        check_weights(weights)
-        part = self._like(replace(ours.on(batches, weights), meter=Meter(ours.meter.full)))
-        part.samples = min(self.samples, part._evaluation.samples)
+        if ours.whole is not None:
+            drawn = part_of_samples(ours, samples, seed, self._weigh)
+        else:
+            batches = choose_rows(ours.batches, samples, seed)
+            weights = [self._weigh(batch) for batch in batches]
+            check_weights(weights)
+            drawn = ours.on(batches, weights)
+        part = self._like(replace(drawn, meter=Meter(ours.meter.full)))
+        part.samples = min(self.samples, drawn.all_samples)
         return part
 
     def write(self, theta: Tensor) -> None:
@@ -359,17 +516,39 @@ class Problem:
         other = object.__new__(type(self))
         other._evaluation = evaluation
         other._weigh, other._memory, other._seed = self._weigh, self._memory, self._seed
+        other._strict = self._strict
         other._notes, other._choice = [], {}
         other._seconds_per_gradient = self._seconds_per_gradient
         other.lower_bound, other.samples = self.lower_bound, self.samples
         return other
 
     def _many(self, thetas: Tensor) -> Tensor:
-        if thetas.ndim != 2 or thetas.shape[1] != self.n:
+        length = self.layout.n
+        if thetas.ndim != 2 or thetas.shape[1] != length:
             raise BadData(
-                f"thetas have shape {list(thetas.shape)}; expected [m, {self.n}], a parameter vector a row"
+                f"thetas have shape {list(thetas.shape)}; expected [m, {length}], a parameter vector a row"
             )
         return thetas.to(self.device, self.dtype)
+
+
+def _check_alike(team: Team, layout: Layout | None, batches: Sequence[Batch]) -> None:
+    """Refuse processes that were given different models or data: their sums would mean nothing."""
+    if team.size == 1:
+        return
+    if layout is not None:
+        check_alike(
+            team,
+            digest([layout.read(layout.dtype)]),
+            "the parameters",
+            "load the same checkpoint, or seed before the model is made",
+        )
+    check_alike(
+        team,
+        digest(batches),
+        "the data",
+        "give every process all of them in the same order (no DistributedSampler, shuffling only with a seed); they "
+        "are shared out here",
+    )
 
 
 class _Vector(nn.Module):

@@ -13,6 +13,7 @@ from torch.func import grad, jvp
 
 from unstick.problem.batches import Batch, leaves, size_of
 from unstick.problem.evaluation import Evaluation
+from unstick.problem.memory import plan_graphs
 
 __all__ = ["Difference", "Forward", "Kept", "Products", "saved_bytes"]
 
@@ -39,10 +40,10 @@ class Products(ABC):
 
 
 class Kept(Products):
-    """Double backward, the graph of the gradient kept for as many batches as ``memory`` bytes hold.
+    """Double backward, the graph of the gradient kept for as many batches as ``memory`` bytes hold beside the work.
 
     The others are rebuilt for every call. ``batched`` sends many columns through one backward pass, no more than
-    ``memory`` holds.
+    ``memory`` holds; ``plan_graphs`` is the arithmetic.
     """
 
     name = "double backward"
@@ -59,16 +60,17 @@ class Kept(Products):
         super().__init__(evaluation, theta)
         self.batched = False
         self._leaf = self.theta.clone().requires_grad_()
-        largest = max(size_of(batch) or 1 for batch in evaluation.batches)
-        self._width = max(1, int(min(COLUMNS, memory / max(1.0, per_sample * largest))))
+        sizes = [size_of(batch) or 1 for batch in evaluation.batches]
+        vector = self.theta.nbytes
+        plan = plan_graphs(sizes, per_sample=per_sample, vector=vector, memory=memory, keep=keep)
+        self._width = min(COLUMNS, plan.columns(memory) or COLUMNS)
         self._kept: list[Tensor | None] = []
-        room = memory
-        for share, batch in zip(evaluation.shares, evaluation.batches, strict=True):
-            size = size_of(batch) or 1
-            if not keep or per_sample * size > room:
+        for stays, size, share, batch in zip(
+            plan.kept, sizes, evaluation.shares, evaluation.batches, strict=True
+        ):
+            if not stays:
                 self._kept.append(None)
                 continue
-            room -= per_sample * size
             self._kept.append(evaluation.at(self._leaf, lambda s=share, b=batch: self._graph(s, b)))
             evaluation.meter.count("gradient", size)
 

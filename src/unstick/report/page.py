@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from unstick import __version__
 from unstick.critical.escaping import Escape
+from unstick.critical.layers import CurvatureByLayer, LayeredEnds, LayerMass
 from unstick.critical.point import Point
 from unstick.critical.taylor import Profile
 from unstick.diagnosis.diagnosing import Diagnosis
@@ -25,6 +26,7 @@ from unstick.landscape.plane import Plane
 from unstick.problem.cost import Cost
 from unstick.record import Record
 from unstick.report.figures import Figure
+from unstick.report.layer_figures import blocks_figure, mass_figures
 from unstick.report.loss_figures import escape_figure, line_figures, run_figure
 from unstick.report.parameter_figures import gradient_figure, plane_figures, share_figure
 from unstick.report.serialization import to_json
@@ -111,6 +113,13 @@ def _sections(record: Record) -> Iterable[Section]:
             yield Section("The escape", "", (escape_figure(record),))
         case Ends():
             yield _spectrum(curvatures_of(record), None)
+        case LayeredEnds():
+            yield _spectrum(curvatures_of(record.ends), None)
+            yield Section("Layer by layer", "", tuple(mass_figures(record.mass)))
+        case LayerMass():
+            yield Section("Layer by layer", "", tuple(mass_figures(record)))
+        case CurvatureByLayer():
+            yield Section("Layer by layer", "", (blocks_figure(record),))
         case Density():
             yield _spectrum(curvatures_of(record), record)
         case Portrait():
@@ -183,7 +192,7 @@ def _costs(record: Record) -> Iterable[tuple[str, Cost]]:
             yield "verdict and escape", record.cost
             if record.portrait is not None:
                 yield "pictures (own budget)", record.portrait.cost
-        case Point() | Escape() | Portrait():
+        case Point() | Escape() | Portrait() | CurvatureByLayer():
             yield "in all", record.cost
         case _:
             return
@@ -201,6 +210,9 @@ def _notes(record: Record) -> Iterable[str]:
         case Point():
             yield from record.notes
             yield from _partial("the verdict", record.outcome)
+        case CurvatureByLayer():
+            yield from record.notes
+            yield from _partial("the layers", record.outcome)
         case Portrait():
             if pictured := _pictured(record):
                 yield f"{pictured[:1].lower()}{pictured[1:-1]}"

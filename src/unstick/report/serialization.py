@@ -39,7 +39,9 @@ Hint = Any
 """An annotation of a field."""
 
 TYPES: Mapping[str, str] = {
+    "Block": "unstick.critical.layers",
     "Cost": "unstick.problem.cost",
+    "CurvatureByLayer": "unstick.critical.layers",
     "Demonstration": "unstick.studies.demo",
     "Density": "unstick.spectrum.density",
     "Diagnosis": "unstick.diagnosis.diagnosing",
@@ -47,7 +49,10 @@ TYPES: Mapping[str, str] = {
     "Escape": "unstick.critical.escaping",
     "Interval": "unstick.spectrum.interval",
     "Layer": "unstick.diagnosis.portrait",
+    "LayerMass": "unstick.critical.layers",
+    "LayeredEnds": "unstick.critical.layers",
     "Pairs": "unstick.spectrum.ends",
+    "Plan": "unstick.critical.planning",
     "Plane": "unstick.landscape.plane",
     "Point": "unstick.critical.point",
     "Portrait": "unstick.diagnosis.portrait",

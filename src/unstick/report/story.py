@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from unstick.critical.escaping import Escape
+from unstick.critical.layers import CurvatureByLayer, LayeredEnds
+from unstick.critical.planning import Plan
 from unstick.critical.point import Kind, Point
 from unstick.diagnosis.diagnosing import Diagnosis
 from unstick.problem.cost import Cost
+from unstick.problem.memory import size
 from unstick.record import Fact, Record, number
 from unstick.report.figures import amount
 from unstick.spectrum.density import Density
@@ -94,6 +97,12 @@ def story_of(record: Record) -> Story:
             )
         case Ends():
             return _plain(record, _ends_cards(record))
+        case LayeredEnds():
+            return _plain(record, _ends_cards(record.ends))
+        case CurvatureByLayer():
+            return _plain(record, _layers_cards(record))
+        case Plan():
+            return _plain(record, _plan_cards(record))
         case Density():
             return _plain(record, _density_cards(record))
         case _:
@@ -140,6 +149,34 @@ def _ends_cards(ends: Ends) -> tuple[Card, ...]:
             "inside it a curvature is zero to the arithmetic",
         ),
         Card("Hessian products", f"{ends.products:,}", ends.outcome),
+    )
+
+
+def _layers_cards(found: CurvatureByLayer) -> tuple[Card, ...]:
+    sharpest = max(found.blocks, key=lambda block: block.lambda_max.value)
+    lowest = min(found.blocks, key=lambda block: block.lambda_min.value)
+    return (
+        Card("Layers", f"{len(found.blocks)}", found.outcome),
+        Card("Sharpest layer", sharpest.name, f"λ\u00a0max = {amount(sharpest.lambda_max.value)}"),
+        Card("Lowest curvature in", lowest.name, f"λ\u00a0min = {amount(lowest.lambda_min.value)}"),
+        _cost_card(found.cost),
+    )
+
+
+def _plan_cards(plan: Plan) -> tuple[Card, ...]:
+    known = plan.free_bytes
+    matrix = ("Dense Hessian", size(plan.dense_bytes), "with its eigenvalues")
+    if not plan.dense_bytes:
+        matrix = ("Krylov basis", size(plan.basis_bytes), f"{plan.basis_columns} columns")
+    return (
+        Card(
+            "In all",
+            size(plan.total_bytes),
+            "not known" if known is None else f"{size(known)} free",
+        ),
+        Card("Graphs kept", size(plan.graph_bytes), f"{plan.graphs_kept:,} batches"),
+        Card("Workspace", size(plan.workspace_bytes), f"{plan.graphs_rebuilt:,} batches rebuilt"),
+        Card(*matrix),
     )
 
 

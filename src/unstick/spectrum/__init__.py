@@ -12,6 +12,7 @@ from unstick.spectrum.inertia import (
 )
 from unstick.spectrum.interval import Interval
 from unstick.spectrum.operator import DenseOperator, SymmetricOperator
+from unstick.spectrum.storage import Shard, Storage
 from unstick.spectrum.trace import TraceEstimate, trace
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "Inertia",
     "Interval",
     "Pairs",
+    "Shard",
     "Snapshot",
+    "Storage",
     "SymmetricOperator",
     "ToleranceSweep",
     "TraceEstimate",

@@ -13,6 +13,7 @@ from torch import Tensor
 from unstick.record import Fact, Record, number
 from unstick.spectrum.krylov import Krylov
 from unstick.spectrum.operator import SymmetricOperator
+from unstick.spectrum.storage import Storage
 
 __all__ = ["Density", "density"]
 
@@ -73,6 +74,7 @@ def density(
     steps: int = 40,
     points: int = 400,
     width: float | None = None,
+    storage: Storage | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Density:
     """Estimate the density of eigenvalues from random starts, each a Lanczos run kept orthogonal.
@@ -85,6 +87,7 @@ def density(
         points: Points of the axis.
         width: σ of the Gaussian that each Ritz value is drawn with. None: 1 % of the range of the Ritz
             values, but at least the noise floor and a millionth of the largest |λ|.
+        storage: Where the basis is kept, as for ``ends``.
         progress: Called with (products so far, most products) after every product.
 
     Returns:
@@ -120,7 +123,7 @@ def density(
     finished: list[_Quadrature] = []
     products, noise, outcome = 0, 0.0, "complete"
     while len(finished) < starts and outcome == "complete":
-        space = Krylov(operator, generator=generator)
+        space = Krylov(operator, generator=generator, storage=storage)
         try:
             while space.frontier and space.multiplied < steps:
                 space.expand()

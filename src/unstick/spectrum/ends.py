@@ -16,6 +16,7 @@ from unstick.spectrum.bounds import Reach, reach
 from unstick.spectrum.interval import Interval
 from unstick.spectrum.krylov import Krylov, Ritz
 from unstick.spectrum.operator import SymmetricOperator
+from unstick.spectrum.storage import Storage
 
 __all__ = ["Ends", "Pairs", "Snapshot", "ends"]
 
@@ -90,6 +91,7 @@ def ends(
     max_products: int | None = None,
     max_basis: int = 64,
     confidence: float = 1 - 1e-6,
+    storage: Storage | None = None,
     stop: Callable[[Snapshot], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Ends:
@@ -109,6 +111,7 @@ def ends(
         max_products: Most products to spend; None: 1,000, or four times dim if that is less.
         max_basis: Columns kept before a thick restart; made larger where the pairs wanted need it.
         confidence: Probability with which both outer bounds hold together.
+        storage: Where the basis is kept: on the device, in the CPU's memory, on disk, or a shard in each process.
         stop: Called after every expansion; true ends the search with outcome "stopped".
         progress: Called with (products so far, max_products) after every expansion.
 
@@ -140,7 +143,7 @@ def ends(
     wanted = _Wanted(min(lowest, operator.dim), min(highest, operator.dim), *_both(tolerance))
     block = block or (1 if lowest <= 1 and highest <= 1 else 2)
     budget = max_products or min(1000, 4 * operator.dim)
-    space = Krylov(operator, generator=generator, block=block, warm=start)
+    space = Krylov(operator, generator=generator, block=block, warm=start, storage=storage)
     room = max(max_basis, 2 * (wanted.lowest + wanted.highest) + 4 * space.frontier + 8)
     seen: Reach | None = None
     while True:

@@ -16,6 +16,7 @@ from torch import Tensor
 from unstick.errors import NonFinite
 from unstick.spectrum.basis import Basis
 from unstick.spectrum.operator import SymmetricOperator
+from unstick.spectrum.storage import Shard, Storage
 
 __all__ = ["NOISE_FACTOR", "Krylov", "Ritz", "gaussian"]
 
@@ -28,13 +29,26 @@ Worse products show as asymmetry, which is measured and added.
 """
 
 
-def gaussian(operator: SymmetricOperator, columns: int, *, generator: torch.Generator) -> Tensor:
-    """Standard normal vectors, shape [dim, columns], drawn on the CPU so that devices agree."""
+def gaussian(
+    operator: SymmetricOperator,
+    columns: int,
+    *,
+    generator: torch.Generator,
+    shard: Shard | None = None,
+) -> Tensor:
+    """Standard normal vectors, shape [dim, columns], drawn on the CPU so that devices agree.
+
+    Of sharded vectors each process draws its own entries, from a seed that the common generator and its rank give.
+    """
     if generator.device.type != "cpu":
         raise ValueError(
             f"generator lives on {generator.device}; pass torch.Generator() (CPU), the same for all"
         )
-    draws = torch.randn(columns, operator.dim, generator=generator, dtype=operator.dtype)
+    length = operator.dim
+    if shard is not None:
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        length, generator = shard.length, torch.Generator().manual_seed((seed + shard.rank) % 2**32)
+    draws = torch.randn(columns, length, generator=generator, dtype=operator.dtype)
     return draws.T.to(operator.device)
 
 
@@ -55,6 +69,7 @@ class Krylov:
         generator: Draws the random starts.
         block: Random start vectors, at least one: they alone carry probability statements.
         warm: More start vectors, shape [dim, k], put before the random ones.
+        storage: Where the basis is kept; with a shard, all vectors are this process's part.
 
     Raises:
         ValueError: Bad shape of ``warm``, no random start, a generator off the CPU, half precision.
@@ -80,13 +95,17 @@ class Krylov:
         generator: torch.Generator,
         block: int = 1,
         warm: Tensor | None = None,
+        storage: Storage | None = None,
     ) -> None:
         if block < 1:
             raise ValueError(f"block is {block}; at least one random start is needed")
         self._operator = operator
         self._generator = generator
         self._eps = torch.finfo(operator.dtype).eps
-        self.basis = Basis(operator.dim, dtype=operator.dtype, device=operator.device)
+        self._shard = None if storage is None else storage.shard
+        self.basis = Basis(
+            operator.dim, dtype=operator.dtype, device=operator.device, storage=storage
+        )
         self.multiplied = 0  # columns whose product is known
         self.products = 0
         self.scale = 0.0  # lower bound on ‖A‖₂, in practice within a factor of two
@@ -97,9 +116,11 @@ class Krylov:
         self.since_start = 0  # block steps since the last random vector came in
         self.restarted = False
         self.injected = False
-        draws = gaussian(operator, self.starts, generator=generator)
+        draws = gaussian(operator, self.starts, generator=generator, shard=self._shard)
         block_of_starts = (
-            draws if warm is None else torch.cat([_unit_columns(warm, operator), draws], dim=1)
+            draws
+            if warm is None
+            else torch.cat([_unit_columns(warm, operator, self.basis), draws], dim=1)
         )
         first = self.basis.absorb(block_of_starts, floor=NOISE_FACTOR * self._eps)
         self.start_size = self.basis.size
@@ -162,7 +183,7 @@ class Krylov:
 
         One start sees each eigenvalue once; every further one shows one more copy of a repeated eigenvalue.
         """
-        fresh = gaussian(self._operator, 1, generator=self._generator)
+        fresh = gaussian(self._operator, 1, generator=self._generator, shard=self._shard)
         self.basis.absorb(fresh, floor=0.0)
         self.projected = _padded(self.projected, self.basis.size)
         self.starts += 1
@@ -202,18 +223,18 @@ class Krylov:
         return W
 
 
-def _unit_columns(warm: Tensor, operator: SymmetricOperator) -> Tensor:
+def _unit_columns(warm: Tensor, operator: SymmetricOperator, basis: Basis) -> Tensor:
     """Start vectors as unit columns [dim, k]; zero ones are left out."""
     columns = warm[:, None] if warm.ndim == 1 else warm
-    if columns.ndim != 2 or columns.shape[0] != operator.dim:
+    if columns.ndim != 2 or columns.shape[0] != basis.length:
         raise ValueError(
-            f"start has shape {tuple(warm.shape)}; expected [{operator.dim}] or [{operator.dim}, k]"
+            f"start has shape {tuple(warm.shape)}; expected [{basis.length}] or [{basis.length}, k]"
         )
     if not bool(torch.isfinite(columns).all()):
         raise NonFinite("a start vector holds inf or nan; expected finite numbers")
     columns = columns.detach().to(operator.device, operator.dtype)
-    columns = columns / columns.abs().amax(0).clamp_min(torch.finfo(columns.dtype).tiny)
-    lengths = torch.linalg.vector_norm(columns, dim=0)
+    columns = columns / basis.scales(columns).clamp_min(torch.finfo(columns.dtype).tiny)
+    lengths = basis.lengths(columns).to(columns)
     return columns[:, lengths > 0] / lengths[lengths > 0]
 
 

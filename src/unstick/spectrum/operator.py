@@ -14,7 +14,7 @@ class SymmetricOperator(Protocol):
 
     @property
     def dim(self) -> int:
-        """Length of the vectors."""
+        """Length of the vectors: of whole ones, where each process holds a shard."""
         ...
 
     @property

@@ -1,0 +1,1 @@
+"""Bridges to what runs a training: third-party environments and their imports stay in here."""

@@ -95,6 +95,12 @@ def _done(command):
             assert result.exit_code == 0, f"{command}\n{result.output}"
         case "python", ["-m", "pip", "install", "-c", constraints, "."]:
             assert (ROOT / constraints).is_file(), command
+        # Under torchrun itself both run in tests/problem/test_processes.py; here in one process.
+        case "torchrun", ["--nproc-per-node", _, "-m", "unstick.cli.main", *given]:
+            result = CliRunner().invoke(main, given, catch_exceptions=False)
+            assert result.exit_code == 0, f"{command}\n{result.output}"
+        case "torchrun", ["--nproc-per-node", _, script]:
+            runpy.run_path(script, run_name="__main__")
         case "python", [script] if not script.startswith("-"):
             runpy.run_path(script, run_name="__main__")
         case _:

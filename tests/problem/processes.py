@@ -3,8 +3,11 @@
 Run as ``python processes.py FOLDER`` with the environment variables that ``torchrun`` sets.
 """
 
+import io
 import os
+import runpy
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from unstick.errors import UnstickError
 from unstick.spectrum import ends
 
 THREADS = 1
+EXAMPLE = Path(__file__).parents[2] / "examples" / "torchrun.py"
 
 
 class Quotient(nn.Module):
@@ -274,8 +278,10 @@ def main(folder):
     found["kind"] = str(unstick.classify(problem).kind)
     found["failures"] = failures(rank)
     found["sharded"] = sharded(rank)
+    with redirect_stdout(io.StringIO()) as said:
+        runpy.run_path(str(EXAMPLE), run_name="__main__")  # ends the process group
+    found["said"] = said.getvalue()
     torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

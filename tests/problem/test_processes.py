@@ -194,6 +194,14 @@ def test_a_sharded_model_is_put_back_after_an_error(together):
         assert found["sharded"]["density on disk"]
 
 
+def test_the_example_prints_both_ways_of_sharing_once(together):
+    heads = re.findall(r"Eigenvalues from −(\S+) to (\S+)\.", together[0]["said"])
+
+    assert together[1]["said"] == ""
+    shared, shards = (torch.tensor([float(x) for x in head]) for head in heads)
+    assert_close(shards, shared, rtol=2e-3, atol=0)
+
+
 def assert_matches(text, pattern):
     assert re.search(pattern, text), text
 

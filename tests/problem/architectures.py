@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from problem.cases import ALL, CASES, NOT_FORWARD, build, hash_of, reference
+from problem.cases import ALL, CASES, NOT_FORWARD, NOT_LINEARIZED, build, hash_of, reference
 from unstick import Problem
 
 
@@ -140,8 +140,8 @@ def _twice(twin: nn.Module, loss: Callable[[], Tensor]) -> Callable[[Tensor], Te
 
 
 MODELS = {
-    "GPT-2 of Hugging Face": (_language(), ALL),
-    "GPT-2 in bfloat16": (_language(lambda model: model.bfloat16()), ALL),
+    "GPT-2 of Hugging Face": (_language(), NOT_LINEARIZED),
+    "GPT-2 in bfloat16": (_language(lambda model: model.bfloat16()), NOT_LINEARIZED),
     "GPT-2 with checkpointing": (_language(_checkpointing, mode="train"), NOT_FORWARD),
     "ViT of Hugging Face": (_vision, ALL),
 }

@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-ALL = ("kept", "rebuilt", "forward", "difference")
+ALL = ("kept", "linearized", "rebuilt", "forward", "difference")
+NOT_LINEARIZED = ("kept", "rebuilt", "forward", "difference")
 NOT_FORWARD = ("kept", "rebuilt", "difference")
 
 
@@ -308,8 +309,8 @@ CASES = {
     "tied weights": _vectors(Tied),
     "frozen and unused": _vectors(Partly),
     "linear in the parameters": _linear,
-    "LSTM": _sequences(Recurrent, 2, ALL),
-    "GRU": _sequences(lambda: Recurrent(nn.GRU), 2, ALL),
+    "LSTM": _sequences(Recurrent, 2, NOT_LINEARIZED),
+    "GRU": _sequences(lambda: Recurrent(nn.GRU), 2, NOT_LINEARIZED),
     "attention": _sequences(Attention, 4, ALL, _changed(written_out=True)),
     "attention by its own kernel": _sequences(
         lambda: Attention(SDPBackend.FLASH_ATTENTION),
@@ -318,7 +319,7 @@ CASES = {
         _changed(written_out=True),
     ),
     "encoder layer": _sequences(Encoder, 4, ALL),
-    "mixture of experts": _vectors(Experts),
+    "mixture of experts": _vectors(Experts, NOT_LINEARIZED),
     "checkpoint": _vectors(lambda: Checkpointed(False), NOT_FORWARD, _changed(reentrant=None)),
     "reentrant checkpoint": _vectors(
         lambda: Checkpointed(True), ("difference",), _changed(reentrant=None)
@@ -330,6 +331,7 @@ CASES = {
         lambda: nn.Sequential(
             torch.compile(nn.Linear(4, 5), backend="eager"), nn.Tanh(), nn.Linear(5, 3)
         ),
+        NOT_LINEARIZED,
         twin=lambda model: nn.Sequential(model[0]._orig_mod, *model[1:]),
     ),
     "DataParallel": _vectors(

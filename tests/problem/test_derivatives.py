@@ -52,7 +52,7 @@ def test_products_are_those_of_the_dense_hessian(name, mode):
 def test_a_mode_that_does_not_work_is_refused_and_auto_says_why(name):
     case = build(name)
     problem = problem_of(case)
-    for mode in {"kept", "rebuilt", "forward"} - set(case.modes):
+    for mode in {"kept", "linearized", "rebuilt", "forward"} - set(case.modes):
         with pytest.raises(BadModel, match=mode) as refusal:
             problem.hessian(mode=mode)
         assert "\n" not in str(refusal.value)

@@ -57,7 +57,8 @@ class LayerMass(Record):
             return "No vector was given."
         heaviest = int(self.module_shares[:, 0].argmax())
         share = float(self.module_shares[heaviest, 0])
-        return f"{share:.0%} of {self.vectors[0]} lies in {_told_as(self.modules[heaviest])}."
+        where = _told_as(self.modules[heaviest])
+        return f"{self.vectors[0]}: {share:.0%} of the squared length lies in {where}."
 
     def facts(self) -> list[Fact]:
         """The heaviest modules of each vector."""
@@ -184,7 +185,8 @@ def layer_mass(
         raise BadData(
             f"vectors have shape {list(vectors.shape)}; expected [{layout.n}] or [{layout.n}, k]"
         )
-    told = tuple(labels or (f"vector {k + 1}" for k in range(columns.shape[1])))
+    numbered = (f"vector {k + 1}" for k in range(columns.shape[1]))
+    told = tuple(numbered if labels is None else labels)
     if len(told) != columns.shape[1]:
         raise BadData(f"{len(told)} labels for {columns.shape[1]} vectors; expected one each")
     sums = torch.stack(
@@ -326,8 +328,12 @@ def curvature_by_layer(
                 storage=storage,
                 progress=_of_layer(progress, f"{done + 1} of {len(members)}: {module}"),
             )
-        except BudgetTooSmall as refusal:
-            raise BudgetTooSmall(f"{refusal} (for each of {len(members)} layers)") from None
+        except BudgetTooSmall:
+            least = operator.setup_price + min(5, part.n) * operator.product_price
+            raise BudgetTooSmall(
+                f"budget={budget:g} gradients leaves {max(0.0, share):.3g} for each of {len(members) - done} layers; "
+                f"expected at least {least:.3g}: raise the budget or name fewer layers by parameters="
+            ) from None
         except KeyboardInterrupt:
             if not blocks:
                 raise
@@ -350,8 +356,8 @@ def curvature_by_layer(
             break
     if outcome == "complete" and not all(_complete(block.outcome) for block in blocks):
         outcome = "budget"
-    missing = len(members) - len(blocks)
-    notes = (f"{missing} layers were not reached",) if missing else ()
+    missing = list(members)[len(blocks) :]
+    notes = (f"not reached: {', '.join(missing)}",) if missing else ()
     return CurvatureByLayer(tuple(blocks), notes, outcome, spent)
 
 

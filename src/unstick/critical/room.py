@@ -95,7 +95,7 @@ def room_for_basis(
         columns = max(least, columns // 2)
     needed = _grown(columns, column, device)
     if free is not None and needed + beside > free:
-        elsewhere = "storage=Storage('disk')" if place == "cpu" else "storage=Storage('cpu')"
+        elsewhere = f"storage=Storage('{'disk' if device.type == 'cpu' else 'cpu'}')"
         raise TooLittleMemory(
             f"a Krylov basis of {columns} columns takes {size(needed)}, and what is computed beside it {size(beside)}; "
             f"{size(free)} are free on {device}: keep the basis elsewhere by {elsewhere}, ask for part of the parameters, "

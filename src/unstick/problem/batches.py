@@ -87,10 +87,16 @@ def merge(batches: Sequence[Batch]) -> Batch | None:
 
 
 def split_rows(batch: Batch, rows: int) -> list[Batch]:
-    """A batch cut into pieces of at most ``rows`` samples."""
+    """A batch cut into pieces of at most ``rows`` samples, equal ones where that takes at most half as many again.
+
+    Equal pieces share what is recorded for their shape.
+    """
     size = size_of(batch)
     if size is None or size <= rows:
         return [batch]
+    fewest = -(-size // rows)
+    equal = (count for count in range(fewest, fewest + fewest // 2 + 1) if size % count == 0)
+    rows = -(-size // next(equal, fewest))
     return [
         pytree.tree_map_only(Tensor, lambda leaf, s=start: leaf[s : s + rows], batch)
         for start in range(0, size, rows)

@@ -6,8 +6,8 @@ Does not answer: anything about eigenvalues; that is ``spectrum``.
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,14 +16,31 @@ from unstick.errors import BadModel, StaleOperator, UnstickError
 from unstick.problem.batches import size_of
 from unstick.problem.cost import WORK
 from unstick.problem.evaluation import PROBE_SAMPLES, REFUSALS, Evaluation, ordinary
+from unstick.problem.linearization import Linearization
 from unstick.problem.memory import Graphs, plan_graphs
-from unstick.problem.products import Difference, Forward, Kept, Products, saved_bytes
+from unstick.problem.products import (
+    Difference,
+    Forward,
+    Kept,
+    Linearized,
+    Products,
+    Stored,
+    saved_bytes,
+)
 from unstick.record import number
 
-__all__ = ["MODES", "Choice", "HessianOperator", "choose"]
+__all__ = ["MODES", "Choice", "HessianOperator", "Records", "choose"]
 
-MODES = ("auto", "kept", "rebuilt", "forward", "difference")
-BATCHED_WORK = 500_000  # parameters × samples up to which one batched pass beats a pass a column
+Records = dict[Hashable, Linearization]
+
+MODES = ("auto", "kept", "linearized", "rebuilt", "forward", "difference")
+AT_ONCE = 4  # columns from which one pass for all beats a pass a column
+PRODUCTS = 40  # that a set-up must pay for; of a small Hessian all columns are computed
+SMALL = 2000  # parameters
+WORTH = (
+    1.0  # seconds of products from which a linearization is tried: it takes some tenths of a second
+)
+SAVES = 0.9  # the part of a kept product's time that a linearized one may take
 FASTER = (
     1.5  # a mode must be this much faster to displace one higher in the order: timings are noisy
 )
@@ -49,11 +66,15 @@ class HessianOperator:
         evaluation: The loss whose Hessian it is.
         choice: How to compute products.
         memory: Bytes for kept graphs.
+        records: Linearizations that ``choose`` made at these parameters; left out, they are made when they are needed.
 
     Every product costs as ``WORK`` says; the first also builds the kept graphs, one gradient.
     """
 
-    def __init__(self, evaluation: Evaluation, choice: Choice, memory: int) -> None:
+    def __init__(
+        self, evaluation: Evaluation, choice: Choice, memory: int, records: Records | None = None
+    ) -> None:
+        self._records = records
         self._evaluation = evaluation
         self._theta = evaluation.theta()
         self._choice = choice
@@ -89,14 +110,15 @@ class HessianOperator:
     @property
     def product_price(self) -> float:
         """Full-data gradients that a product costs (without room for all graphs, some more)."""
-        return {"kept": WORK["product/kept"], "difference": 2.0}.get(
+        stored = WORK["product/kept"]
+        return {"kept": stored, "linearized": stored, "difference": 2.0}.get(
             self.mode, WORK["product/rebuilt"]
         )
 
     @property
     def setup_price(self) -> float:
         """Full-data gradients that the first product costs on top: building the graphs, or the error estimate."""
-        return {"kept": 1.0, "difference": 2.0}.get(self.mode, 0.0)
+        return {"kept": 1.0, "linearized": 1.0, "difference": 2.0}.get(self.mode, 0.0)
 
     def matvec(self, v: Tensor) -> Tensor:
         """The product H v, shape [n].
@@ -135,13 +157,25 @@ class HessianOperator:
     def _of_our_data(self, V: Tensor) -> Tensor:
         """The part of the products that comes from this process's batches."""
         if self._products is None:
-            self._products = _build(self._evaluation, self._theta, self._choice, self._memory)
+            self._products = self._build()
         return self._times(self._products, V)
 
+    def _build(self) -> Products:
+        ev, choice, memory = self._evaluation, self._choice, float(self._memory)
+        if choice.mode == "linearized":
+            try:
+                return Linearized(
+                    ev, self._theta, memory, choice.bytes_per_sample, records=self._records
+                )
+            except (UnstickError, *REFUSALS):  # a batch of another form takes another way
+                self._choice = replace(choice, mode="rebuilt")
+        return _make(ev, self._theta, self.mode, memory, choice.bytes_per_sample)
+
     def _times(self, products: Products, V: Tensor) -> Tensor:
-        """Products, all columns in one backward pass where the problem is tiny and that is right, tested once."""
-        tiny = self.dim * self._evaluation.samples <= BATCHED_WORK
-        if isinstance(products, Kept) and tiny and V.shape[1] > 1 and not self._tried_batching:
+        """Products, many columns at once where that is faster and right, tested once."""
+        if not isinstance(products, Stored) or self._tried_batching:
+            return products.times(V)
+        if min(V.shape[1], products.width) >= AT_ONCE:
             self._tried_batching = True
             few = V[:, :2]
             alone = products.times(few)
@@ -154,7 +188,9 @@ class HessianOperator:
         return products.times(V)
 
 
-def choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice:
+def choose(
+    evaluation: Evaluation, mode: str, memory: int, seed: int
+) -> tuple[Choice, Records | None]:
     """Probe the ways of computing products on a few samples and pick one.
 
     Every candidate is tested: linearity, symmetry, agreement with one finite difference.
@@ -164,6 +200,9 @@ def choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice:
         mode: One of ``MODES``; "auto" picks, another name insists.
         memory: Bytes for kept graphs.
         seed: Seed of the probe vectors.
+
+    Returns:
+        The choice, and linearizations made on the way, which hold at these parameters.
 
     Raises:
         BadModel: The insisted-on mode does not work here, or none does.
@@ -177,7 +216,9 @@ def choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice:
         return _choose(evaluation, mode, memory, seed)
 
 
-def _choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice:
+def _choose(
+    evaluation: Evaluation, mode: str, memory: int, seed: int
+) -> tuple[Choice, Records | None]:
     probe = evaluation.probe(PROBE_SAMPLES)
     theta = probe.theta()
     generator = torch.Generator().manual_seed(seed)
@@ -186,9 +227,11 @@ def _choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice
     tests: dict[str, _Test] = {}
     failures: dict[str, str] = {}
     per_sample = math.inf
-    for name in ("kept", "forward", "difference"):
+    for name in ("kept", "linearized", "forward", "difference"):
         if mode != "auto" and name != mode and not (mode == "rebuilt" and name == "kept"):
             continue
+        if name == "linearized" and mode == "auto":
+            continue  # where it could pay, and on batches as they are: below
         if name == "difference" and mode == "auto" and seconds:
             continue  # a last resort
         try:
@@ -196,12 +239,14 @@ def _choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice
             products = _make(probe, theta, name, math.inf, 0.0)
             unit = v.to(theta.device, theta.dtype).unsqueeze(1)
             seconds[name] = min(_timed(lambda p=products, w=unit: p.times(w))[1] for _ in range(2))
+            if isinstance(products, Linearized):
+                per_sample = products.kept_bytes / probe.samples
             if name == "kept":
                 per_sample = saved_bytes(probe)
                 again = _make(probe, theta, "rebuilt", 0.0, per_sample)
                 seconds["rebuilt"] = _timed(lambda p=again, w=unit: p.times(w))[1]
         except (UnstickError, *REFUSALS) as error:
-            failures[name] = " ".join(str(error).split("\n")[0].split())[:120]
+            failures[name] = _line(error)
     if mode != "auto":
         if mode not in seconds:
             why = failures.get(mode) or failures.get("kept", "it failed its self-test")
@@ -224,16 +269,66 @@ def _choose(evaluation: Evaluation, mode: str, memory: int, seed: int) -> Choice
         fastest = min(expected[name] for name in usable)
         best = next(name for name in usable if expected[name] <= FASTER * fastest)
     test = tests["kept" if best == "rebuilt" else best]
-    needed = f"{per_sample * evaluation.samples / 2**20:.0f} MB" if best == "kept" else ""
-    held = f" (graphs of {needed} within {memory / 2**20:.0f} MB)" if best == "kept" else ""
+    records, compared = None, ""
+    if mode == "auto" and best == "kept":
+        products = evaluation.layout.n if evaluation.layout.n <= SMALL else PRODUCTS
+        rate = seconds["kept"] / probe.samples
+        if rate * evaluation.all_samples * products >= WORTH:
+            try:
+                trial = _try_linearized(evaluation, v, memory, per_sample)
+            except (UnstickError, *REFUSALS) as error:
+                failures["linearized"] = _line(error)
+            else:
+                compared = trial.told
+                if trial.records is not None:
+                    best, records, per_sample = "linearized", trial.records, trial.per_sample
+    stored = best in ("kept", "linearized")
+    needed = f"{per_sample * evaluation.samples / 2**20:.0f} MB" if stored else ""
+    held = f" (graphs of {needed} within {memory / 2**20:.0f} MB)" if stored else ""
     timings = ", ".join(f"{name} {1e3 * t:.2g} ms" for name, t in seconds.items())
     refused = "".join(f"; {name} not possible: {why}" for name, why in failures.items())
-    return Choice(
+    choice = Choice(
         mode=best,
         bytes_per_sample=per_sample if math.isfinite(per_sample) else 0.0,
         blind=test.blind,
-        note=f"Hessian products: {best}{held}; a product on {probe.samples} samples took {timings}; {test.told()}{refused}",
+        note=f"Hessian products: {best}{held}; a product on {probe.samples} samples took {timings}{compared}; {test.told()}{refused}",
     )
+    return choice, records
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    records: Records | None  # None where they do not pay
+    per_sample: float
+    told: str
+
+
+def _try_linearized(evaluation: Evaluation, v: Tensor, memory: int, per_sample: float) -> _Trial:
+    """A linearized product beside a kept one on the first batch, or on the probe's samples where that is large.
+
+    Raises:
+        BadModel: The two differ.
+    """
+    one = evaluation.probe(4 * PROBE_SAMPLES)
+    theta = one.theta()
+    fits = plan_graphs(
+        [one.samples], per_sample=per_sample, vector=theta.nbytes, memory=memory / 2
+    ).kept
+    if not all(fits):
+        return _Trial(None, 0.0, "; linearized not tried: a batch takes much of the memory")
+    records: Records = {}
+    kept = Kept(one, theta, math.inf, 0.0)
+    linear = Linearized(one, theta, math.inf, 0.0, records=records)
+    unit = v.to(theta.device, theta.dtype).unsqueeze(1)
+    expected, found = kept.times(unit), linear.times(unit)
+    far = float((found - expected).norm())
+    if not far <= 1e3 * torch.finfo(theta.dtype).eps * float(expected.norm()):
+        raise BadModel(f"its product differs by {number(far / float(expected.norm()), 1)}")
+    slow, fast = (
+        min(_timed(lambda p=p: p.times(unit))[1] for _ in range(3)) for p in (kept, linear)
+    )
+    told = f"; on {one.samples} samples kept {1e3 * slow:.2g} ms, linearized {1e3 * fast:.2g} ms"
+    return _Trial(records if fast <= SAVES * slow else None, linear.kept_bytes / one.samples, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,12 +414,8 @@ def _graphs(evaluation: Evaluation, choice: Choice, memory: float) -> Graphs:
         per_sample=choice.bytes_per_sample,
         vector=evaluation.layout.n * evaluation.dtype.itemsize,
         memory=memory,
-        keep=choice.mode == "kept",
+        keep=choice.mode in ("kept", "linearized"),
     )
-
-
-def _build(evaluation: Evaluation, theta: Tensor, choice: Choice, memory: int) -> Products:
-    return _make(evaluation, theta, choice.mode, float(memory), choice.bytes_per_sample)
 
 
 def _make(
@@ -334,7 +425,13 @@ def _make(
         return Forward(evaluation, theta)
     if mode == "difference":
         return Difference(evaluation, theta)
+    if mode == "linearized":
+        return Linearized(evaluation, theta, memory, per_sample)
     return Kept(evaluation, theta, memory, per_sample, keep=mode == "kept")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split("\n")[0].split())[:120]
 
 
 def _timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:

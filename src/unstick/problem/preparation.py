@@ -20,7 +20,7 @@ from unstick.problem.batches import (
 )
 from unstick.problem.evaluation import PROBE_SAMPLES, REFUSALS, Evaluation, Meter, check_weights
 from unstick.problem.layout import Layout
-from unstick.problem.memory import largest_batch, plan_graphs
+from unstick.problem.memory import largest_batch, plan_graphs, together
 from unstick.problem.objective import BatchLoss
 from unstick.problem.products import saved_bytes
 from unstick.problem.team import Team
@@ -38,6 +38,7 @@ __all__ = [
 
 SMALL = 100_000_000  # parameters times samples up to which float64 costs little
 SMALL_PARAMETERS = 20_000
+LEAST_ROWS = 64  # smaller batches are cut only where memory asks for it
 FEW = 8  # samples that tell what the graph of one takes: the budget may not hold many more
 
 
@@ -107,7 +108,7 @@ def regrouped(
 
 
 def fitted(evaluation: Evaluation, weigh: Callable[[Batch], float], memory: int) -> Evaluation:
-    """The batches cut where the graphs of all do not fit into the memory and one takes much of it.
+    """The batches cut to what is computed well at once, and to less where the graphs of all do not fit into the memory.
 
     Args:
         evaluation: Of a loss that is a mean over samples; tested before anything is cut.
@@ -125,9 +126,9 @@ def fitted(evaluation: Evaluation, weigh: Callable[[Batch], float], memory: int)
         return evaluation
     sizes = [size_of(batch) or 1 for batch in evaluation.batches]
     vector = evaluation.layout.n * evaluation.dtype.itemsize
-    if all(plan_graphs(sizes, per_sample=per_sample, vector=vector, memory=memory).kept):
-        return evaluation
-    rows = largest_batch(per_sample=per_sample, memory=memory)
+    rows = max(LEAST_ROWS, together(per_sample, evaluation.layout.device))
+    if not all(plan_graphs(sizes, per_sample=per_sample, vector=vector, memory=memory).kept):
+        rows = min(rows, largest_batch(per_sample=per_sample, memory=memory))
     if max(sizes) <= rows or not evaluation.adds_up(weigh):
         return evaluation
     pieces = [piece for batch in evaluation.batches for piece in split_rows(batch, rows)]

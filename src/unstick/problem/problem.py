@@ -17,7 +17,7 @@ from unstick.problem.cost import Cost
 from unstick.problem.determinism import check_deterministic
 from unstick.problem.evaluation import PROBE_SAMPLES, Evaluation, Meter, check_weights
 from unstick.problem.guard import unwrapped
-from unstick.problem.hessian import Choice, HessianOperator, choose
+from unstick.problem.hessian import Choice, HessianOperator, Records, choose
 from unstick.problem.layout import Layout, layout_of
 from unstick.problem.memory import DEFAULT_MEMORY, available, check_graphs
 from unstick.problem.noise import GradientNoise, gradient_noise
@@ -429,7 +429,7 @@ class Problem:
         """The Hessian at the current parameters, as a symmetric operator.
 
         Args:
-            mode: "auto", "kept", "rebuilt", "forward" or "difference"; auto probes support and speed once, tests the
+            mode: "auto", "kept", "linearized", "rebuilt", "forward" or "difference"; auto probes support and speed once, tests the
                 candidates, and adds to ``notes`` what it chose and why.
 
         Raises:
@@ -447,25 +447,28 @@ class Problem:
                     "use mode 'auto' or 'difference'"
                 )
             return ShardedHessian(ours)
-        operator = HessianOperator(ours, self._chosen(mode), self._memory)
-        if operator.mode in ("kept", "rebuilt"):
+        choice, records = self._chosen(mode)
+        operator = HessianOperator(ours, choice, self._memory, records)
+        if operator.mode in ("kept", "linearized", "rebuilt"):
             with ours.team.together():
                 check_graphs(operator.graphs, self._memory, self.device, strict=self._strict)
         return operator
 
     def hessian_is_blind(self) -> bool:
         """Whether finite differences see curvature here that second derivatives do not (kinks, such as ReLU at 0)."""
-        return not self.sharded and self._chosen("auto").blind
+        return not self.sharded and self._chosen("auto")[0].blind
 
-    def _chosen(self, mode: str) -> Choice:
+    def _chosen(self, mode: str) -> tuple[Choice, Records | None]:
+        """The way of computing products; the first time, also what was recorded on the way."""
+        records = None
         if mode not in self._choice:
             ours = self.require_whole("the choice of a mode")
             with ours.team.together():
-                choice = choose(ours, mode, self._memory, self._seed)
+                choice, records = choose(ours, mode, self._memory, self._seed)
             choice = ours.team.agree(choice)  # its timings decide, and clocks differ
             self._choice[mode] = choice
             self._notes.append(choice.note)
-        return self._choice[mode]
+        return self._choice[mode], records
 
     @torch.inference_mode(False)
     def restrict(self, patterns: str | Sequence[str]) -> "Problem":

@@ -1,23 +1,40 @@
-"""Hessian-vector products of one evaluation, four ways.
+"""Hessian-vector products of one evaluation, five ways.
 
-Answers: H v by double backward on a kept graph, on a rebuilt one, forward-over-reverse, or by differences of gradients.
+Answers: H v by double backward on a kept graph or on a rebuilt one, by a linearized gradient, forward-over-reverse, or
+by differences of gradients.
 Does not answer: which way to take; ``hessian`` probes that.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
+from torch.func import grad, jvp, vmap
 
 from unstick.problem.batches import Batch, leaves, size_of
 from unstick.problem.evaluation import Evaluation
-from unstick.problem.memory import plan_graphs
+from unstick.problem.linearization import Linearization, form, linearize
+from unstick.problem.memory import plan_graphs, together
 
-__all__ = ["Difference", "Forward", "Kept", "Products", "saved_bytes"]
+__all__ = [
+    "Difference",
+    "Forward",
+    "Kept",
+    "Linearized",
+    "Products",
+    "Stored",
+    "held_anyway",
+    "saved_bytes",
+]
 
-COLUMNS = 64  # most columns in one backward pass
+Result = TypeVar("Result")
+Along = Callable[..., Tensor]
+
+COLUMNS = 256  # most columns at once
 
 
 class Products(ABC):
@@ -39,14 +56,19 @@ class Products(ABC):
         """H V for the columns of V, shape [n, k]; called inside the guard."""
 
 
-class Kept(Products):
-    """Double backward, the graph of the gradient kept for as many batches as ``memory`` bytes hold beside the work.
+class Stored(Products):
+    """Products by something made once for every batch, kept for as many batches as ``memory`` bytes hold beside the work.
 
-    The others are rebuilt for every call. ``batched`` sends many columns through one backward pass, no more than
-    ``memory`` holds; ``plan_graphs`` is the arithmetic.
+    For the other batches it is made anew in every call. ``batched`` sends many columns through at once, no more than
+    ``memory`` holds or caches like; ``plan_graphs`` is the arithmetic.
+
+    Args:
+        evaluation: The loss.
+        theta: Where, shape [n].
+        memory: Bytes for all of it.
+        per_sample: Bytes that are kept for each sample.
+        keep: Whether any are.
     """
-
-    name = "double backward"
 
     def __init__(
         self,
@@ -59,62 +81,139 @@ class Kept(Products):
     ) -> None:
         super().__init__(evaluation, theta)
         self.batched = False
-        self._leaf = self.theta.clone().requires_grad_()
         sizes = [size_of(batch) or 1 for batch in evaluation.batches]
         vector = self.theta.nbytes
         plan = plan_graphs(sizes, per_sample=per_sample, vector=vector, memory=memory, keep=keep)
-        self._width = min(COLUMNS, plan.columns(memory) or COLUMNS)
-        self._kept: list[Tensor | None] = []
-        for stays, size, share, batch in zip(
-            plan.kept, sizes, evaluation.shares, evaluation.batches, strict=True
-        ):
-            if not stays:
-                self._kept.append(None)
-                continue
-            self._kept.append(evaluation.at(self._leaf, lambda s=share, b=batch: self._graph(s, b)))
-            evaluation.meter.count("gradient", size)
+        most = together(per_sample * max(sizes, default=1), self.theta.device)
+        self.width = min(COLUMNS, most, plan.columns(memory) or COLUMNS)
+        self._kept: list[Any] = []
+        for index, (stays, size) in enumerate(zip(plan.kept, sizes, strict=True)):
+            self._kept.append(self.within(lambda i=index: self.make(i)) if stays else None)
+            if stays:
+                evaluation.meter.count("gradient", size)
 
-    def _graph(self, share: float, batch: Batch) -> Tensor:
-        loss = share * self.evaluation.objective.loss_of(batch)
+    def times(self, V: Tensor) -> Tensor:
+        """H V for the columns of V, shape [n, k]."""
+        return self.within(lambda: self._times(V.T.contiguous())).T
+
+    def _times(self, rows: Tensor) -> Tensor:
+        total = torch.zeros_like(rows)
+        width = self.width if self.batched else 1
+        for index, (kept, batch) in enumerate(
+            zip(self._kept, self.evaluation.batches, strict=True)
+        ):
+            size = size_of(batch) or 1
+            count = self.evaluation.meter.count
+            count("product/rebuilt" if kept is None else "product/kept", size)
+            count("product/kept", (len(rows) - 1) * size)  # it serves all columns
+            made = self.make(index) if kept is None else kept
+            for some, into in zip(rows.split(width), total.split(width), strict=True):
+                self.add(made, some, into)
+        return total
+
+    def within(self, work: Callable[[], Result]) -> Result:
+        """What everything has to be done in."""
+        return work()
+
+    @abstractmethod
+    def make(self, index: int) -> Any:
+        """What is kept for a batch."""
+
+    @abstractmethod
+    def add(self, made: Any, rows: Tensor, into: Tensor) -> None:
+        """Add the products of one batch with the rows, shape [k, n]."""
+
+
+class Kept(Stored):
+    """Double backward on the graph of the gradient."""
+
+    name = "double backward"
+
+    def within(self, work: Callable[[], Result]) -> Result:
+        """With the parameters in place: checkpointing runs the model again in a backward pass."""
+        return self.evaluation.at(self._leaf, work)
+
+    @cached_property
+    def _leaf(self) -> Tensor:
+        return self.theta.clone().requires_grad_()
+
+    def make(self, index: int) -> Tensor:
+        """The gradient of a batch's part of the loss, with its graph."""
+        ev = self.evaluation
+        loss = ev.shares[index] * ev.objective.loss_of(ev.batches[index])
         if not loss.requires_grad:
             return torch.zeros_like(self.theta)
         return torch.autograd.grad(loss, self._leaf, create_graph=True, materialize_grads=True)[0]
 
-    def times(self, V: Tensor) -> Tensor:
-        """H V for the columns of V, shape [n, k]."""
-        return self.evaluation.at(self._leaf, lambda: self._times(V))
-
-    def _times(self, V: Tensor) -> Tensor:
-        total = torch.zeros_like(V)
-        ev = self.evaluation
-        for kept, share, batch in zip(self._kept, ev.shares, ev.batches, strict=True):
-            size = size_of(batch) or 1
-            gradient = self._graph(share, batch) if kept is None else kept
-            ev.meter.count("product/rebuilt" if kept is None else "product/kept", size)
-            ev.meter.count("product/kept", (V.shape[1] - 1) * size)  # the graph serves all columns
-            if not gradient.requires_grad:  # a loss linear in the parameters
-                continue
-            width = self._width if self.batched else 1
-            for some, into in zip(V.split(width, 1), total.split(width, 1), strict=True):
-                into += self._through(gradient, some)
-        return total
-
-    def _through(self, gradient: Tensor, V: Tensor) -> Tensor:
-        """The columns of V sent back through the graph of a gradient, all in one pass."""
-        if V.shape[1] == 1:
-            ahead = torch.autograd.grad(
-                gradient, self._leaf, V[:, 0], retain_graph=True, materialize_grads=True
-            )
-            return ahead[0].unsqueeze(1)
-        together = torch.autograd.grad(
-            gradient,
+    def add(self, made: Tensor, rows: Tensor, into: Tensor) -> None:
+        """Send the rows back through the graph, all in one pass."""
+        if not made.requires_grad:  # a loss linear in the parameters
+            return
+        alone = len(rows) == 1
+        into += torch.autograd.grad(
+            made,
             self._leaf,
-            V.T,
+            rows[0] if alone else rows,
             retain_graph=True,
-            is_grads_batched=True,
+            is_grads_batched=not alone,
             materialize_grads=True,
-        )
-        return together[0].T
+        )[0]
+
+
+class Linearized(Stored):
+    """The record of the gradient's directional derivative, run as far as it does not depend on the direction.
+
+    Args:
+        evaluation: The loss.
+        theta: Where, shape [n].
+        memory: Bytes for all of it.
+        per_sample: Bytes that are kept for each sample.
+        records: Records made before, by the form of the batches they serve; more are added.
+    """
+
+    name = "linearized gradient"
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        theta: Tensor,
+        memory: float,
+        per_sample: float,
+        records: dict[Hashable, Linearization] | None = None,
+    ) -> None:
+        self.records = {} if records is None else records
+        self._forms = [form(batch) for batch in evaluation.batches]
+        for batch, key in zip(evaluation.batches, self._forms, strict=True):
+            if key not in self.records:
+                self.records[key] = linearize(evaluation.batch_loss, theta.detach(), batch)
+                evaluation.meter.count("product/forward", size_of(batch) or 1)
+        super().__init__(evaluation, theta, memory, per_sample)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of what is kept, beside the batches and the parameters."""
+        given = held_anyway(self.evaluation, self.theta)
+        tensors = [tensor for made in self._kept if made is not None for tensor in made[0]]
+        kept = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        return sum(size for pointer, size in kept.items() if pointer not in given)
+
+    def make(self, index: int) -> tuple[tuple[Tensor, ...], Along, float]:
+        """Whatever the products with a batch's Hessian have in common, what is left to do, and the batch's share."""
+        ev, record = self.evaluation, self.records[self._forms[index]]
+        with torch.no_grad():
+            common = record.ahead(self.theta, *leaves(ev.batches[index]))
+        return common, record.along, ev.shares[index]
+
+    def add(
+        self, made: tuple[tuple[Tensor, ...], Along, float], rows: Tensor, into: Tensor
+    ) -> None:
+        """Do the rest for the rows, all at once."""
+        common, along, share = made
+        with torch.no_grad():
+            if len(rows) == 1:
+                into[0].add_(along(rows[0], *common), alpha=share)
+            else:
+                into.add_(vmap(lambda v: along(v, *common))(rows), alpha=share)
 
 
 class Forward(Products):
@@ -186,11 +285,7 @@ def saved_bytes(evaluation: Evaluation) -> float:
         One gradient of those batches.
     """
     theta = evaluation.theta().requires_grad_()
-    given = {
-        leaf.untyped_storage().data_ptr() for batch in evaluation.batches for leaf in leaves(batch)
-    }
-    held_anyway = [theta, *evaluation.objective.parameters()]
-    given.update(tensor.untyped_storage().data_ptr() for tensor in held_anyway)
+    given = held_anyway(evaluation, theta)
     seen: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -210,3 +305,10 @@ def saved_bytes(evaluation: Evaluation) -> float:
     del graphs
     evaluation.meter.count("gradient", evaluation.samples)
     return sum(seen.values()) / evaluation.samples
+
+
+def held_anyway(evaluation: Evaluation, theta: Tensor) -> set[int]:
+    """Where the tensors are that no graph takes memory for: batches, parameters, buffers."""
+    batches = [leaf for batch in evaluation.batches for leaf in leaves(batch)]
+    others = (*evaluation.objective.parameters(), *evaluation.objective.buffers())
+    return {tensor.untyped_storage().data_ptr() for tensor in (theta, *batches, *others)}

@@ -4,11 +4,13 @@ Answers: which layers carry the sharpest and the lowest curvatures?
 Does not answer: how layers bend the loss together; a block leaves the other layers fixed.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
 from unstick.critical.layers import Block, CurvatureByLayer, LayerMass
+from unstick.record import number
 from unstick.report.figures import Figure, Trace, amount, axis, figure_layout, label, numbers
 
 __all__ = ["blocks_figure", "mass_figures"]
@@ -18,6 +20,12 @@ ROWS = 40
 
 FADED = 0.005
 """Shares below this are written as nothing: they would round to 0 %."""
+
+PALEST = 0.2
+"""The least share that takes the full color, so that shares of many small layers still differ to the eye."""
+
+LETTERS = 18
+"""Longer names lose modules at their front where that leaves them apart: a phone is 45 letters wide."""
 
 SCALE = [[0.0, "@card"], [1.0, "@measured"]]
 
@@ -34,31 +42,40 @@ def mass_figures(mass: LayerMass) -> list[Figure]:
 
 
 def blocks_figure(found: CurvatureByLayer) -> Figure:
-    """The lowest and the highest eigenvalue of each layer's own block, side by side."""
+    """The highest eigenvalue of each layer's own block, and under it the lowest."""
     reach = [max(abs(b.lambda_min.value), abs(b.lambda_max.value)) for b in found.blocks]
     rows = _largest(reach)
     shown = [found.blocks[at] for at in rows]
-    names = [label(block.name) for block in shown]
-    down = [block.lambda_min.value for block in shown]
-    up = [block.lambda_max.value for block in shown]
-    traces = [
-        _bars(names, down, shown, "λ min", "", ["@down" if v < 0 else "@measured" for v in down]),
-        _bars(names, up, shown, "λ max", "2", ["@escape" if v > 0 else "@down" for v in up]),
-    ]
+    up = ["@escape" if block.lambda_max.low > 0 else "@measured" for block in shown]
+    down = ["@down" if block.lambda_min.high < 0 else "@measured" for block in shown]
+    panel, between = max(72, 26 * len(rows)), 76  # pixels, the second for an axis and its title
+    share = panel / (2 * panel + between)
+    layers = _named_axis([block.name for block in shown])
     layout = figure_layout(
         showlegend=False,
-        xaxis=axis("lowest curvature λ min", domain=[0, 0.47], **_span(down)),
-        xaxis2=axis("highest curvature λ max", domain=[0.53, 1], anchor="y2", **_span(up)),
-        yaxis=axis("", type="category", showgrid=False),
-        yaxis2=axis("", type="category", showgrid=False, showticklabels=False, anchor="x2"),
+        xaxis=axis("highest curvature λ max", **_span([b.lambda_max.value for b in shown])),
+        yaxis={**layers, "domain": [1 - share, 1]},
+        xaxis2=axis(
+            "lowest curvature λ min", anchor="y2", **_span([b.lambda_min.value for b in shown])
+        ),
+        yaxis2={**layers, "domain": [0, share], "anchor": "x2"},
         bargap=0.35,
     )
+    pale = " Pale: the search ended before both ends of the block had converged."
     caption = (
         "Each layer's own block of the Hessian: how the loss bends when that layer moves and the others stay. The two "
-        "axes have different scales. What is negative here is negative for the whole model too; layers that move "
-        f"together may bend the loss more than any does alone.{_left_out(found.blocks, rows)}"
+        "axes have different scales; what lies within the noise of the arithmetic is written as 0. What is negative here "
+        "is negative for the whole model too; layers that move together may bend the loss more than any does alone."
+        f"{'' if all(map(_settled, shown)) else pale}{_left_out(found.blocks, rows)}"
     )
-    return Figure("blocks", found.headline(), caption, traces, layout, tall=_tall(rows))
+    return Figure(
+        "blocks",
+        "How the loss bends when one layer alone moves",
+        caption,
+        [_bars(shown, "λ max", "", up), _bars(shown, "λ min", "2", down)],
+        layout,
+        tall=2 * panel + between + 68,
+    )
 
 
 def _map(
@@ -66,21 +83,22 @@ def _map(
 ) -> Figure:
     """Layers down, vectors across, the share in color and in words."""
     rows = _largest(shares.amax(1).tolist())
+    shown = [layers[at] for at in rows]
     cells = [numbers(shares[at]) for at in rows]
     # Two values may print alike, and a category is drawn once; a number tells them apart.
     columns = [
-        label(f"{text}") if vectors.count(text) == 1 else f"{label(text)} ({at + 1})"
+        label(text) if vectors.count(text) == 1 else f"{label(text)} ({at + 1})"
         for at, text in enumerate(vectors)
     ]
     heat: Trace = {
         "type": "heatmap",
         "x": columns,
-        "y": [label(layers[at]) for at in rows],
+        "y": [label(layer) for layer in shown],
         "z": cells,
         "text": [[_percent(cell) for cell in row] for row in cells],
         "texttemplate": "%{text}",
         "zmin": 0,
-        "zmax": 1,
+        "zmax": max(PALEST, float(shares.max())),
         "colorscale": SCALE,
         "xgap": 2,
         "ygap": 2,
@@ -89,12 +107,12 @@ def _map(
     }
     layout = figure_layout(
         xaxis=axis("eigenvector", type="category", showgrid=False, side="top"),
-        yaxis=axis("", type="category", showgrid=False),
+        yaxis=_named_axis(shown),
         margin={"l": 64, "r": 16, "t": 64, "b": 16},
     )
     caption = (
         "How much of the squared length of each eigenvector lies in each layer, in the order of the model from above; a "
-        f"column adds up to 100 %. Below 0.5 % nothing is written.{_left_out(layers, rows)}"
+        f"column of all layers adds up to 100 %. Below 0.5 % nothing is written.{_left_out(layers, rows)}"
     )
     return Figure(name, title, caption, [heat], layout, tall=_tall(rows))
 
@@ -103,23 +121,26 @@ def _percent(share: float | None) -> str:
     return "" if share is None or share < FADED else f"{share:.0%}"
 
 
-def _bars(
-    names: Sequence[str],
-    values: Sequence[float],
-    blocks: Sequence[Block],
-    what: str,
-    which: str,
-    colors: Sequence[str],
-) -> Trace:
+def _bars(blocks: Sequence[Block], what: str, which: str, colors: Sequence[str]) -> Trace:
+    """One end of every block; a value within the noise is drawn where it is and written as 0."""
+    highest = what == "λ max"
+    values = [b.lambda_max.value if highest else b.lambda_min.value for b in blocks]
+    told = [
+        _written(value) if abs(value) > block.noise_floor else "0"
+        for value, block in zip(values, blocks, strict=True)
+    ]
     return {
         "type": "bar",
         "orientation": "h",
         "x": numbers(values),
-        "y": names,
+        "y": [label(block.name) for block in blocks],
         "xaxis": f"x{which}",
         "yaxis": f"y{which}",
-        "marker": {"color": list(colors)},
-        "text": [amount(value) for value in values],
+        "marker": {
+            "color": list(colors),
+            "opacity": [1.0 if _settled(block) else 0.45 for block in blocks],
+        },
+        "text": told,
         "textposition": "outside",
         "cliponaxis": False,
         "customdata": [f"{block.parameters:,} parameters, {block.outcome}" for block in blocks],
@@ -127,12 +148,50 @@ def _bars(
     }
 
 
+def _written(value: float) -> str:
+    """A number as short as a phone needs it; the page lists all digits."""
+    return amount(number(value, 2 if abs(value) < 1e-3 else 3 if abs(value) < 1e3 else 4))
+
+
+def _settled(block: Block) -> bool:
+    return block.outcome in ("converged", "exhausted")
+
+
+def _named_axis(names: Sequence[str]) -> Trace:
+    """Layers by name; a long one is written without its first modules, in full where the pointer is."""
+    return axis(
+        "",
+        type="category",
+        showgrid=False,
+        tickmode="array",
+        tickvals=[label(name) for name in names],
+        ticktext=[label(text) for text in _shortened(names)],
+    )
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Each name from the first module on from which it is short, or from the last on from which it is still its own."""
+    ends = {name: _ends(name) for name in names}
+    counts = Counter(end for each in ends.values() for end in each)
+    told: list[str] = []
+    for name in names:
+        own = [end for end in ends[name] if counts[end] == 1] or [name]
+        chosen = next((end for end in own if len(end) <= LETTERS), own[-1])
+        told.append(name if chosen == name else f"…{chosen}")
+    return told
+
+
+def _ends(name: str) -> list[str]:
+    """The name, then without its first module, and so on: ``a.b.c``, ``b.c``, ``c``."""
+    parts = name.split(".")
+    return [".".join(parts[at:]) for at in range(len(parts))]
+
+
 def _span(values: Iterable[float]) -> Trace:
-    """The range of an axis, with room for the numbers beside the bars."""
+    """The range of an axis, with room for numbers beside the bars; that of a bar too short to see is to its right."""
     low, high = min(0.0, *values), max(0.0, *values)
-    width = (high - low) or 1.0
-    air = 0.3 * width
-    return {"range": [low - (air if low < 0 else 0.0), high + (air if high > 0 else 0.0)]}
+    air = 0.45 * ((high - low) or 1.0)
+    return {"range": [low - (air if low < 0 else 0.0), high + air]}
 
 
 def _largest(sizes: Sequence[float]) -> list[int]:

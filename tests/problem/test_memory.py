@@ -141,7 +141,7 @@ def test_the_largest_batch_is_rebuilt_in_a_quarter_of_the_memory(per_sample, mem
 
 @given(st.floats(1.0, 1e12), st.floats(0.5, 2.0), st.floats(0.5, 2.0), st.booleans())
 def test_graphs_are_refused_exactly_where_they_do_not_fit(peak, limit, free, strict):
-    graphs = Graphs((False,), 0.0, peak / ALLOCATOR, 0.0)
+    graphs = Graphs((False,), 0.0, 0.0, peak / ALLOCATOR, 0.0)
     memory_given, left = int(limit * peak), free * peak
     over_limit = strict and graphs.peak_bytes > memory_given
     with pytest.MonkeyPatch.context() as patch:
@@ -160,7 +160,7 @@ def test_graphs_are_refused_exactly_where_they_do_not_fit(peak, limit, free, str
 
 def test_where_nothing_is_known_about_the_machine_only_the_limit_counts(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda device: None)
-    graphs = Graphs((False,), 0.0, 1e15, 0.0)
+    graphs = Graphs((False,), 0.0, 0.0, 1e15, 0.0)
 
     check_graphs(graphs, 10, CPU, strict=False)
     with pytest.raises(TooLittleMemory, match="memory= allows 10 bytes"):

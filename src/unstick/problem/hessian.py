@@ -17,7 +17,7 @@ from unstick.problem.batches import size_of
 from unstick.problem.cost import WORK
 from unstick.problem.evaluation import PROBE_SAMPLES, REFUSALS, Evaluation, ordinary
 from unstick.problem.linearization import Linearization
-from unstick.problem.memory import Graphs, plan_graphs
+from unstick.problem.memory import Graphs, largest_batch, plan_graphs
 from unstick.problem.products import (
     Difference,
     Forward,
@@ -25,6 +25,7 @@ from unstick.problem.products import (
     Linearized,
     Products,
     Stored,
+    graph_of_a_sample,
     saved_bytes,
 )
 from unstick.record import number
@@ -34,6 +35,7 @@ __all__ = ["MODES", "Choice", "HessianOperator", "Records", "choose"]
 Records = dict[Hashable, Linearization]
 
 MODES = ("auto", "kept", "linearized", "rebuilt", "forward", "difference")
+TEST_VECTORS = 24  # of all parameters, in use at once by the self-test
 AT_ONCE = 4  # columns from which one pass for all beats a pass a column
 PRODUCTS = 40  # that a set-up must pay for; of a small Hessian all columns are computed
 SMALL = 2000  # parameters
@@ -109,16 +111,18 @@ class HessianOperator:
 
     @property
     def product_price(self) -> float:
-        """Full-data gradients that a product costs (without room for all graphs, some more)."""
-        stored = WORK["product/kept"]
-        return {"kept": stored, "linearized": stored, "difference": 2.0}.get(
-            self.mode, WORK["product/rebuilt"]
-        )
+        """Full-data gradients that a product costs."""
+        if self.mode == "difference":
+            return 2.0
+        if self.mode == "forward":
+            return WORK["product/forward"]
+        held = self.graphs.kept_share
+        return held * WORK["product/kept"] + (1 - held) * WORK["product/rebuilt"]
 
     @property
     def setup_price(self) -> float:
         """Full-data gradients that the first product costs on top: building the graphs, or the error estimate."""
-        return {"kept": 1.0, "linearized": 1.0, "difference": 2.0}.get(self.mode, 0.0)
+        return 2.0 if self.mode == "difference" else self.graphs.kept_share
 
     def matvec(self, v: Tensor) -> Tensor:
         """The product H v, shape [n].
@@ -219,7 +223,7 @@ def choose(
 def _choose(
     evaluation: Evaluation, mode: str, memory: int, seed: int
 ) -> tuple[Choice, Records | None]:
-    probe = evaluation.probe(PROBE_SAMPLES)
+    probe = _probe(evaluation, memory)
     theta = probe.theta()
     generator = torch.Generator().manual_seed(seed)
     u, v = torch.randn(2, theta.numel(), generator=generator, dtype=torch.float64)
@@ -235,7 +239,7 @@ def _choose(
         if name == "difference" and mode == "auto" and seconds:
             continue  # a last resort
         try:
-            tests[name] = _self_test(probe, name, u, v)
+            tests[name] = _self_test(probe, name, u, v, memory)
             products = _make(probe, theta, name, math.inf, 0.0)
             unit = v.to(theta.device, theta.dtype).unsqueeze(1)
             seconds[name] = min(_timed(lambda p=products, w=unit: p.times(w))[1] for _ in range(2))
@@ -264,7 +268,7 @@ def _choose(
         expected = dict(seconds)
         if "kept" in expected:
             plan = _graphs(evaluation, Choice("kept", per_sample, False, ""), memory)
-            held = sum(plan.kept) / max(1, len(plan.kept))
+            held = plan.kept_share
             expected["kept"] = held * seconds["kept"] + (1 - held) * seconds["rebuilt"]
         fastest = min(expected[name] for name in usable)
         best = next(name for name in usable if expected[name] <= FASTER * fastest)
@@ -294,6 +298,15 @@ def _choose(
         note=f"Hessian products: {best}{held}; a product on {probe.samples} samples took {timings}{compared}; {test.told()}{refused}",
     )
     return choice, records
+
+
+def _probe(evaluation: Evaluation, memory: int) -> Evaluation:
+    """A few samples, so few that what they take in float64 is a part of the memory."""
+    per_sample = graph_of_a_sample(evaluation)
+    if per_sample is None:
+        return evaluation.probe(PROBE_SAMPLES)
+    wide = per_sample * torch.float64.itemsize / evaluation.dtype.itemsize
+    return evaluation.probe(min(PROBE_SAMPLES, largest_batch(per_sample=wide, memory=memory)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,9 +368,10 @@ class _Test:
         return text
 
 
-def _self_test(probe: Evaluation, name: str, u: Tensor, v: Tensor) -> _Test:
-    """Linearity, symmetry and agreement with finite differences, in float64 where the model allows it."""
-    wide = probe.widened() or probe
+def _self_test(probe: Evaluation, name: str, u: Tensor, v: Tensor, memory: int) -> _Test:
+    """Linearity, symmetry and agreement with finite differences, in float64 where the model and the memory allow it."""
+    fits = TEST_VECTORS * torch.float64.itemsize * probe.layout.n <= memory
+    wide = (probe.widened() if fits else None) or probe
     products = _make(wide, wide.theta(), name, math.inf, 0.0)
     u, v = (w.to(products.theta.device, products.theta.dtype) / w.norm() for w in (u, v))
     both = products.times(torch.stack([u, v, 0.6 * u - 0.8 * v], dim=1))

@@ -59,6 +59,7 @@ class Graphs:
     """Which batches' graphs stay between products, and what that takes."""
 
     kept: tuple[bool, ...]  # one a batch
+    kept_share: float  # the part of the samples whose graphs are kept
     kept_bytes: float  # held between products
     workspace_bytes: (
         float  # on top at the worst moment: the graph being rebuilt, and what goes back through one
@@ -107,7 +108,7 @@ def plan_graphs(
     through = WORKSPACE * largest
     everything = sum(per_sample * size + vector for size in sizes)
     if keep and everything + through + vectors <= room:
-        return Graphs((True,) * len(sizes), everything, through + vectors, through + vector)
+        return Graphs((True,) * len(sizes), 1.0, everything, through + vectors, through + vector)
     workspace = largest + through + vectors
     kept: list[bool] = []
     held = 0.0
@@ -115,7 +116,8 @@ def plan_graphs(
         more = per_sample * size + vector
         kept.append(keep and held + more + workspace <= room)
         held += more if kept[-1] else 0.0
-    return Graphs(tuple(kept), held, workspace, through + vector)
+    share = sum(size for size, stays in zip(sizes, kept, strict=True) if stays) / max(1, sum(sizes))
+    return Graphs(tuple(kept), share, held, workspace, through + vector)
 
 
 def largest_batch(*, per_sample: float, memory: float) -> int:

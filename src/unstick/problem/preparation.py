@@ -18,11 +18,11 @@ from unstick.problem.batches import (
     split_rows,
     take,
 )
-from unstick.problem.evaluation import PROBE_SAMPLES, REFUSALS, Evaluation, Meter, check_weights
+from unstick.problem.evaluation import PROBE_SAMPLES, Evaluation, check_weights
 from unstick.problem.layout import Layout
 from unstick.problem.memory import largest_batch, plan_graphs, together
 from unstick.problem.objective import BatchLoss
-from unstick.problem.products import saved_bytes
+from unstick.problem.products import graph_of_a_sample
 from unstick.problem.team import Team
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
 SMALL = 100_000_000  # parameters times samples up to which float64 costs little
 SMALL_PARAMETERS = 20_000
 LEAST_ROWS = 64  # smaller batches are cut only where memory asks for it
-FEW = 8  # samples that tell what the graph of one takes: the budget may not hold many more
 
 
 def divided(batch_loss: BatchLoss, weigh: Callable[[Batch], float]) -> BatchLoss:
@@ -118,11 +117,8 @@ def fitted(evaluation: Evaluation, weigh: Callable[[Batch], float], memory: int)
     Cost:
         One gradient of eight samples.
     """
-    few = replace(evaluation.probe(FEW), meter=Meter(1))
-    try:
-        with few.visit():
-            per_sample = saved_bytes(few)
-    except (UnstickError, *REFUSALS):  # no second derivatives, so no graphs that are kept
+    per_sample = graph_of_a_sample(evaluation)
+    if per_sample is None:
         return evaluation
     sizes = [size_of(batch) or 1 for batch in evaluation.batches]
     vector = evaluation.layout.n * evaluation.dtype.itemsize

@@ -8,6 +8,7 @@ Does not answer: which way to take; ``hessian`` probes that.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from unstick.errors import UnstickError
 from unstick.problem.batches import Batch, leaves, size_of
-from unstick.problem.evaluation import Evaluation
+from unstick.problem.evaluation import REFUSALS, Evaluation, Meter
 from unstick.problem.linearization import Linearization, form, linearize
 from unstick.problem.memory import plan_graphs, together
 
@@ -27,6 +29,7 @@ __all__ = [
     "Linearized",
     "Products",
     "Stored",
+    "graph_of_a_sample",
     "held_anyway",
     "saved_bytes",
 ]
@@ -35,6 +38,7 @@ Result = TypeVar("Result")
 Along = Callable[..., Tensor]
 
 COLUMNS = 256  # most columns at once
+FEW = 8  # samples that tell what the graph of one takes: the memory may not hold many more
 
 
 class Products(ABC):
@@ -305,6 +309,16 @@ def saved_bytes(evaluation: Evaluation) -> float:
     del graphs
     evaluation.meter.count("gradient", evaluation.samples)
     return sum(seen.values()) / evaluation.samples
+
+
+def graph_of_a_sample(evaluation: Evaluation) -> float | None:
+    """``saved_bytes`` by a few samples, off the account; ``None`` where the loss has no second derivative."""
+    few = replace(evaluation.probe(FEW), meter=Meter(1))
+    try:
+        with few.visit():
+            return saved_bytes(few)
+    except (UnstickError, *REFUSALS):
+        return None
 
 
 def held_anyway(evaluation: Evaluation, theta: Tensor) -> set[int]:

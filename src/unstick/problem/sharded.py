@@ -218,7 +218,7 @@ class ShardedHessian:
     @property
     def graphs(self) -> Graphs:
         """None is kept; what a gradient's own graph takes on top is the model's business."""
-        return Graphs((), 0.0, 0.0, 0.0)
+        return Graphs((), 0.0, 0.0, 0.0, 0.0)
 
     @property
     def dtype(self) -> torch.dtype:

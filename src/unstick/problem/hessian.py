@@ -35,10 +35,11 @@ __all__ = ["MODES", "Choice", "HessianOperator", "Records", "choose"]
 Records = dict[Hashable, Linearization]
 
 MODES = ("auto", "kept", "linearized", "rebuilt", "forward", "difference")
+TEST_SAMPLES = 64
 TEST_VECTORS = 24  # of all parameters, in use at once by the self-test
 AT_ONCE = 4  # columns from which one pass for all beats a pass a column
 PRODUCTS = 40  # that a set-up must pay for; of a small Hessian all columns are computed
-SMALL = 2000  # parameters
+SMALL = 4096  # parameters
 WORTH = (
     1.0  # seconds of products from which a linearization is tried: it takes some tenths of a second
 )
@@ -223,81 +224,99 @@ def choose(
 def _choose(
     evaluation: Evaluation, mode: str, memory: int, seed: int
 ) -> tuple[Choice, Records | None]:
-    probe = _probe(evaluation, memory)
-    theta = probe.theta()
-    generator = torch.Generator().manual_seed(seed)
-    u, v = torch.randn(2, theta.numel(), generator=generator, dtype=torch.float64)
-    seconds: dict[str, float] = {}
-    tests: dict[str, _Test] = {}
-    failures: dict[str, str] = {}
-    per_sample = math.inf
-    for name in ("kept", "linearized", "forward", "difference"):
-        if mode != "auto" and name != mode and not (mode == "rebuilt" and name == "kept"):
-            continue
-        if name == "linearized" and mode == "auto":
-            continue  # where it could pay, and on batches as they are: below
-        if name == "difference" and mode == "auto" and seconds:
-            continue  # a last resort
-        try:
-            tests[name] = _self_test(probe, name, u, v, memory)
-            products = _make(probe, theta, name, math.inf, 0.0)
-            unit = v.to(theta.device, theta.dtype).unsqueeze(1)
-            seconds[name] = min(_timed(lambda p=products, w=unit: p.times(w))[1] for _ in range(2))
-            if isinstance(products, Linearized):
-                per_sample = products.kept_bytes / probe.samples
-            if name == "kept":
-                per_sample = saved_bytes(probe)
-                again = _make(probe, theta, "rebuilt", 0.0, per_sample)
-                seconds["rebuilt"] = _timed(lambda p=again, w=unit: p.times(w))[1]
-        except (UnstickError, *REFUSALS) as error:
-            failures[name] = _line(error)
-    if mode != "auto":
-        if mode not in seconds:
-            why = failures.get(mode) or failures.get("kept", "it failed its self-test")
-            raise BadModel(
-                f"Hessian products by mode {mode!r} do not work for this model: {why}; use mode 'auto'"
-            )
+    trials = _Trials(evaluation, memory, seed)
+    records, compared = None, ""
+    if mode == "auto":
+        best = _fastest(trials)
+    elif trials.passes("kept" if mode == "rebuilt" else mode):
         best = mode
     else:
-        usable = [name for name in ("kept", "forward", "difference") if name in seconds]
-        if not usable:
-            why = "; ".join(f"{name}: {text}" for name, text in failures.items())
-            raise BadModel(
-                f"no way of computing Hessian products works for this model ({why}); expected a smooth loss"
-            )
-        expected = dict(seconds)
-        if "kept" in expected:
-            plan = _graphs(evaluation, Choice("kept", per_sample, False, ""), memory)
-            held = plan.kept_share
-            expected["kept"] = held * seconds["kept"] + (1 - held) * seconds["rebuilt"]
-        fastest = min(expected[name] for name in usable)
-        best = next(name for name in usable if expected[name] <= FASTER * fastest)
-    test = tests["kept" if best == "rebuilt" else best]
-    records, compared = None, ""
-    if mode == "auto" and best == "kept":
-        products = evaluation.layout.n if evaluation.layout.n <= SMALL else PRODUCTS
-        rate = seconds["kept"] / probe.samples
-        if rate * evaluation.all_samples * products >= WORTH:
-            try:
-                trial = _try_linearized(evaluation, v, memory, per_sample)
-            except (UnstickError, *REFUSALS) as error:
-                failures["linearized"] = _line(error)
-            else:
-                compared = trial.told
-                if trial.records is not None:
-                    best, records, per_sample = "linearized", trial.records, trial.per_sample
+        [why] = trials.failures.values()
+        raise BadModel(
+            f"Hessian products by mode {mode!r} do not work for this model: {why}; use mode 'auto'"
+        )
+    test = trials.tests["kept" if best == "rebuilt" else best]
+    per_sample = trials.per_sample
+    if mode == "auto" and best == "kept" and trials.all_products >= WORTH:
+        try:
+            trial = _try_linearized(evaluation, trials.v, memory, per_sample)
+        except (UnstickError, *REFUSALS) as error:
+            trials.failures["linearized"] = _line(error)
+        else:
+            compared = trial.told
+            if trial.records is not None:
+                best, records, per_sample = "linearized", trial.records, trial.per_sample
     stored = best in ("kept", "linearized")
     needed = f"{per_sample * evaluation.samples / 2**20:.0f} MB" if stored else ""
     held = f" (graphs of {needed} within {memory / 2**20:.0f} MB)" if stored else ""
-    timings = ", ".join(f"{name} {1e3 * t:.2g} ms" for name, t in seconds.items())
-    refused = "".join(f"; {name} not possible: {why}" for name, why in failures.items())
+    timings = ", ".join(f"{name} {1e3 * t:.2g} ms" for name, t in trials.seconds.items())
+    refused = "".join(f"; {name} not possible: {why}" for name, why in trials.failures.items())
     choice = Choice(
         mode=best,
-        bytes_per_sample=per_sample if math.isfinite(per_sample) else 0.0,
+        bytes_per_sample=per_sample,
         blind=test.blind,
-        note=f"Hessian products: {best}{held}; a product on {probe.samples} samples took {timings}{compared}; {test.told()}{refused}",
+        note=f"Hessian products: {best}{held}; a product on {trials.probe.samples} samples took {timings}{compared}; {test.told()}{refused}",
     )
     return choice, records
+
+
+class _Trials:
+    """The ways that were tried on a few samples: what a product took, what its tests found, why it failed."""
+
+    def __init__(self, evaluation: Evaluation, memory: int, seed: int) -> None:
+        self.evaluation = evaluation
+        self.memory = memory
+        self.probe = _probe(evaluation, memory)
+        self.theta = self.probe.theta()
+        generator = torch.Generator().manual_seed(seed)
+        size = len(self.theta)
+        self.u, self.v = torch.randn(2, size, generator=generator, dtype=torch.float64)
+        self.seconds: dict[str, float] = {}
+        self.tests: dict[str, _Test] = {}
+        self.failures: dict[str, str] = {}
+        self.per_sample = 0.0  # bytes of a kept graph
+
+    @property
+    def all_products(self) -> float:
+        """Seconds that the products ahead will take by kept graphs."""
+        ev = self.evaluation
+        products = ev.layout.n if ev.layout.n <= SMALL else PRODUCTS
+        return self.seconds["kept"] / self.probe.samples * ev.all_samples * products
+
+    def passes(self, name: str) -> bool:
+        """Whether a way works and passes its self-test; if so, it is timed."""
+        unit = self.v.to(self.theta.device, self.theta.dtype).unsqueeze(1)
+        try:
+            self.tests[name] = _self_test(self.probe, name, self.u, self.v, self.memory)
+            products = _make(self.probe, self.theta, name, math.inf, 0.0)
+            self.seconds[name] = min(_timed(lambda: products.times(unit))[1] for _ in range(2))
+            if isinstance(products, Linearized):
+                self.per_sample = products.kept_bytes / self.probe.samples
+            if name == "kept":
+                self.per_sample = saved_bytes(self.probe)
+                again = _make(self.probe, self.theta, "rebuilt", 0.0, self.per_sample)
+                self.seconds["rebuilt"] = _timed(lambda: again.times(unit))[1]
+        except (UnstickError, *REFUSALS) as error:
+            self.failures[name] = _line(error)
+        return name in self.seconds and name not in self.failures
+
+
+def _fastest(trials: _Trials) -> str:
+    """The way to take: kept graphs where all fit, what is much faster where they do not, and what works at all."""
+    if trials.passes("kept"):
+        choice = Choice("kept", trials.per_sample, False, "")
+        held = _graphs(trials.evaluation, choice, trials.memory).kept_share
+        if held == 1.0 or not trials.passes("forward"):
+            return "kept"
+        mixed = held * trials.seconds["kept"] + (1 - held) * trials.seconds["rebuilt"]
+        return "kept" if mixed <= FASTER * trials.seconds["forward"] else "forward"
+    for name in ("forward", "difference"):
+        if trials.passes(name):
+            return name
+    why = "; ".join(f"{name}: {text}" for name, text in trials.failures.items())
+    raise BadModel(
+        f"no way of computing Hessian products works for this model ({why}); expected a smooth loss"
+    )
 
 
 def _probe(evaluation: Evaluation, memory: int) -> Evaluation:
@@ -370,6 +389,7 @@ class _Test:
 
 def _self_test(probe: Evaluation, name: str, u: Tensor, v: Tensor, memory: int) -> _Test:
     """Linearity, symmetry and agreement with finite differences, in float64 where the model and the memory allow it."""
+    probe = probe.probe(TEST_SAMPLES)
     fits = TEST_VECTORS * torch.float64.itemsize * probe.layout.n <= memory
     wide = (probe.widened() if fits else None) or probe
     products = _make(wide, wide.theta(), name, math.inf, 0.0)

@@ -151,6 +151,34 @@ def test_changes_in_place_are_recorded_right_or_refused(view):
     assert_close(operator.matmat(V), kept, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.parametrize(
+    ("kind", "joined"),
+    [
+        ({}, True),
+        ({"stride": 2, "padding": 1}, True),
+        ({"dilation": 2, "bias": False}, True),
+        ({"groups": 2}, False),
+    ],
+)
+def test_convolutions_that_go_back_together_give_what_they_give_one_by_one(kind, joined):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 6, 3, **kind), nn.Tanh()),
+        *(nn.Flatten(), nn.LazyLinear(3)),
+    )
+    x, y = torch.randn(10, 1, 9, 9), torch.arange(10) % 3
+    model(x)
+    problem = Problem(model, (x, y), nn.CrossEntropyLoss())
+    V = columns(problem.n)
+
+    operator = problem.hessian(mode="linearized")
+
+    assert_close(operator.matmat(V), problem.hessian(mode="kept").matmat(V), rtol=1e-11, atol=1e-14)
+    [record] = operator._products.records.values()
+    # Forward and back: two gradients by the weights of the last, one by those of the first, and two by the inputs.
+    assert record.along.code.count("convolution_backward.default(") == (4 if joined else 5)
+
+
 def test_a_new_operator_sees_what_has_changed_in_the_model(always):
     class Scaled(nn.Module):
         def __init__(self):

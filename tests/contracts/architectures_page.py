@@ -50,7 +50,7 @@ change of your model.
 | `linearized` | the directional derivative of the gradient, recorded once and run as far as it is the same for all vectors | what supports forward-mode differentiation, draws no random numbers and takes no decision by a tensor's value | 2 gradients, by the clock often fewer than `kept` | tried where all products together take long enough to pay for it; taken where it saves a tenth |
 | `rebuilt` | double backward, the graph built anew each time | the same | 3 gradients | the least memory of the exact ways |
 | `forward` | the directional derivative of the gradient, by `torch.func.jvp` | what supports forward-mode differentiation | 3 gradients | no graph is kept |
-| `difference` | two gradients a small step apart | whatever has a gradient | 2 gradients | right to eight digits or more in float64, to two or three in float32; see `operator.error()` |
+| `difference` | two gradients a small step apart | whatever has a gradient | 2 gradients | right to eight digits or more in float64, to about four in float32; see `operator.error()` |
 
 `difference` is taken only where no other way passes: a kernel without a second derivative, a function written by
 somebody who gave it none, or second derivatives that turn out *wrong*. The test is the same for all: products must be

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 from problem.cases import CASES, build, reference
 from unstick import Problem
 from unstick.errors import BadModel
+from unstick.problem.products import settle
 
 MODES = [(name, mode) for name in CASES for mode in (*build(name).modes, "auto")]
 TOLERANCE = {"difference": {"rtol": 1e-5, "atol": 1e-7}}
@@ -151,3 +152,44 @@ def test_where_single_precision_stops_a_mode_auto_takes_another():
     with pytest.raises(BadModel, match="forward"):
         problem.hessian(mode="forward")
     assert_close(dense(problem).double(), naive.hessian(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["perceptron", "LSTM", "encoder layer", "once differentiable"])
+def test_differences_take_a_step_that_suits_and_know_their_error(name, dtype):
+    case = build(name)
+    H = reference(case).hessian()
+    operator = problem_of(case, dtype=dtype).hessian(mode="difference")
+    V = torch.randn(len(H), 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    V /= V.norm(dim=0)
+
+    far = (operator.matmat(V.to(dtype)).double() - H @ V).norm(dim=0)
+
+    assert float(far.max()) < (1e-3 if dtype == torch.float32 else 1e-8) * float(H.norm())
+    assert float(far.max()) < 5 * operator.error()
+    assert operator.error() < 20 * float(far.max())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_step_is_found_wherever_truncation_and_rounding_balance(scale):
+    """exp(x/scale) at 0: the best step for its slope is scale times the cube root of the rounding error."""
+
+    def quotient(step):
+        x = torch.tensor(step / scale, dtype=torch.float64)
+        return (torch.exp(x) - torch.exp(-x)).reshape(1) * scale / (2 * step)
+
+    step, error, found = settle(quotient, 1.0 * scale, lambda w: float(w.norm()))
+
+    far = abs(float(found) - 1.0)
+    assert 1e-7 * scale < step < 1e-2 * scale
+    assert far <= error < 1e-5
+
+
+def test_a_step_that_overflows_is_not_the_last():
+    def quotient(step):
+        return torch.tensor([float("inf") if step > 0.1 else 1.0 + step**2], dtype=torch.float64)
+
+    step, error, found = settle(quotient, 1.0, lambda w: float(w.norm()))
+
+    assert step <= 0.01
+    assert abs(float(found) - 1.0) <= error

@@ -123,7 +123,7 @@ class HessianOperator:
     @property
     def setup_price(self) -> float:
         """Full-data gradients that the first product costs on top: building the graphs, or the error estimate."""
-        return 2.0 if self.mode == "difference" else self.graphs.kept_share
+        return 6.0 if self.mode == "difference" else self.graphs.kept_share
 
     def matvec(self, v: Tensor) -> Tensor:
         """The product H v, shape [n].

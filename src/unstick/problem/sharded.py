@@ -22,6 +22,7 @@ from unstick.problem.evaluation import PROBE_SAMPLES, Evaluation, Meter, check_w
 from unstick.problem.layout import Layout
 from unstick.problem.memory import Graphs
 from unstick.problem.preparation import shared_out
+from unstick.problem.products import first_step, settle
 from unstick.problem.team import Team
 from unstick.record import number
 
@@ -200,14 +201,12 @@ class ShardedHessian:
 
     mode = "difference"
     product_price = 2.0
-    setup_price = 2.0  # the error estimate
+    setup_price = 6.0  # the step's length and the error estimate
 
     def __init__(self, evaluation: ShardedEvaluation) -> None:
         self._evaluation = evaluation
         self._theta = evaluation.theta()
-        eps = torch.finfo(evaluation.dtype).eps
-        # The step that balances truncation (h²) against rounding (eps/h), in units of the parameters' size.
-        self._step = eps ** (1 / 3) * max(1.0, evaluation.norm(self._theta))
+        self._step = first_step(evaluation.dtype, evaluation.norm(self._theta))
         self._error: float | None = None
 
     @property
@@ -248,10 +247,12 @@ class ShardedHessian:
         length = evaluation.norm(v)
         if length == 0.0:
             return torch.zeros_like(v)
-        product = self._quotient(v / length, self._step)
         if self._error is None:
-            wide = self._quotient(v / length, 2 * self._step)
-            self._error = evaluation.norm(wide - product) / 3 + torch.finfo(self.dtype).eps
+            self._step, self._error, product = settle(
+                lambda step: self._quotient(v / length, step), self._step, evaluation.norm
+            )
+        else:
+            product = self._quotient(v / length, self._step)
         product *= length
         if evaluation.data.decay is not None:
             product += evaluation.data.decay * v

@@ -300,8 +300,9 @@ def curvature_by_layer(
     Example:
         >>> problem = Problem.from_function(lambda x: x[0] ** 2 - x[1] ** 2, torch.zeros(2))
         >>> found = curvature_by_layer(problem)
-        >>> [(block.name, round(block.lambda_max.value, 6)) for block in found.blocks]
-        [('the model', 2.0)]
+        >>> block = found.blocks[0]
+        >>> block.name, round(block.lambda_max.value, 6)
+        ('the model', 2.0)
     """
     whole = problem.require_whole("curvature by layer").layout
     names = whole.names if parameters is None else whole.restrict(parameters).names

@@ -149,6 +149,7 @@ def _ends(model: nn.Module, workload: Workload, seed: int, start: Tensor | None 
         generator=torch.Generator().manual_seed(seed),
         lowest=LOWEST,
         highest=HIGHEST,
+        block=1,
         start=start,
     )
 

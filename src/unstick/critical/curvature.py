@@ -6,6 +6,7 @@ Does not answer: whether the point is critical.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -181,6 +182,8 @@ def curvature_ends(
         block: Random starts. Of a repeated eigenvalue, as symmetric units have, as many copies are seen as there are
             starts; a block of two takes about one and a half times the products.
         start: Warm start, [n] or [n, k], such as the vectors found at an earlier checkpoint; put beside the random ones.
+            Each takes a product a step, so it pays where they are nearly right: at the same point to a smaller
+            tolerance, or a few updates later. The lowest eigenvectors of a network in training turn away quickly.
         parameters: Only the block of the Hessian that belongs to parameters whose names match this pattern, or one of
             these, such as ``layers.0.*``; the others stay fixed. Vectors then have the length of that block.
         max_basis: Columns of the Krylov basis before it is restarted: fewer take less memory and more products. None:
@@ -204,14 +207,17 @@ def curvature_ends(
     """
     problem = restricted(problem, parameters)
     before = problem.spent
-    room_for_ends(
-        problem, lowest, highest, max_basis=max_basis, storage=storage
-    )  # before the probe
-    operator = problem.hessian()
-    taken = operator.graphs.peak_bytes
-    room = room_for_ends(
-        problem, lowest, highest, max_basis=max_basis, graphs=taken, storage=storage
+    warm = 0 if start is None else start.shape[1] if start.ndim == 2 else 1
+    room_for = partial(
+        room_for_ends,
+        *(problem, lowest, highest),
+        max_basis=max_basis,
+        starts=max(2, block + warm),
+        storage=storage,
     )
+    room_for()  # before the probe
+    operator = problem.hessian()
+    room = room_for(graphs=operator.graphs.peak_bytes)
     products = affordable(operator, budget - (problem.spent - before).gradients)
     if products < min(5, problem.n):
         raise BudgetTooSmall(

@@ -64,6 +64,7 @@ def room_for_basis(
     pairs: int,
     most: int,
     least: int = 1,
+    starts: int = 2,
     graphs: float = 0.0,
     storage: Storage | None = None,
 ) -> Room:
@@ -74,6 +75,7 @@ def room_for_basis(
         pairs: Eigenpairs wanted, both ends together.
         most: Columns to keep if they fit.
         least: Fewest columns that will do.
+        starts: Vectors that the search starts from; each step multiplies as many.
         graphs: Bytes that Hessian products will take where the parameters are.
         storage: Where the basis will be kept; a file takes no memory.
 
@@ -82,9 +84,9 @@ def room_for_basis(
     """
     place = "device" if storage is None else storage.place
     column = column_bytes(problem)
-    least = min(max(least, 2 * pairs + 16), problem.n)  # as ``ends`` needs them
+    least = min(max(least, 2 * pairs + 4 * starts + 8), problem.n)  # as ``ends`` needs them
     columns = max(least, min(most, problem.n))
-    vectors = float((BESIDE + pairs) * column)
+    vectors = float((BESIDE + pairs + 3 * max(0, starts - 2)) * column)
     if place == "disk":
         return Room(columns, 0.0, vectors, None)
     device = torch.device("cpu") if place == "cpu" else problem.device
@@ -110,6 +112,7 @@ def room_for_ends(
     highest: int,
     *,
     max_basis: int | None = None,
+    starts: int = 2,
     graphs: float = 0.0,
     storage: Storage | None = None,
 ) -> Room:
@@ -122,7 +125,13 @@ def room_for_ends(
     column = column_bytes(problem)
     most = min(BASIS, max(SMALL_BASIS, BASIS_BYTES // column)) if max_basis is None else max_basis
     return room_for_basis(
-        problem, pairs=pairs, most=most, least=max_basis or 1, graphs=graphs, storage=storage
+        problem,
+        pairs=pairs,
+        most=most,
+        least=max_basis or 1,
+        starts=starts,
+        graphs=graphs,
+        storage=storage,
     )
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import torch
 from contestants import Contestant, Unstick, everybody
-from reference import HIGHEST, LOWEST, Pairs, Reference, Ruler
+from reference import HIGHEST, LOWEST, WANTED_HIGH, WANTED_LOW, Pairs, Reference, Ruler
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from workloads import Workload
 
 import unstick
-from unstick.spectrum.ends import Ends, ends
+from unstick.spectrum.ends import Ends
 from unstick.spectrum.ends import Pairs as FoundPairs
 
 __all__ = ["batched_products", "single_products", "warm_start"]
@@ -99,37 +99,50 @@ def batched_products(workload: Workload, console: Console, repeats: int = 20) ->
 
 
 def warm_start(workload: Workload, seeds: int, console: Console) -> None:
-    """Print the products that a later checkpoint needs from the vectors of an earlier one, and from none."""
-    console.rule(f"{workload.name}: 50 updates later, both ends to the same residuals")
-    reference = Reference(workload.later, workload.batches)
+    """Print the products that a search needs from the vectors of an earlier one, and from none."""
+    console.rule(f"{workload.name}: from the vectors found before")
     table = Table()
-    for heading in ("", "products", "from … to", "worst: top five", "worst: λmin", "outcomes"):
+    for heading in ("", "cold", "warm", "warm : cold", "worst residual : allowed", "outcomes"):
         table.add_column(heading, justify="left" if not heading else "right")
-    starts: dict[str, list[Ends]] = {"cold": [], "warm": []}
-    for seed in range(seeds):
-        before = _ends(workload.model, workload, seed)
-        vectors = torch.cat([before.lowest.vectors, before.highest.vectors], dim=1)
-        starts["cold"].append(_ends(workload.later, workload, seed))
-        starts["warm"].append(_ends(workload.later, workload, seed, vectors))
-        cold, warm = (starts[way][-1].products for way in ("cold", "warm"))
-        console.print(f"  seed {seed}: cold {cold} products, warm {warm}", style="dim")
-    for way, found in starts.items():
-        products = [each.products for each in found]
-        high = [float(reference.residuals(_pairs(each.highest)).max()) for each in found]
-        low = [float(reference.residuals(_pairs(each.lowest)).max()) for each in found]
+    before = [_ends(workload, workload.model, seed) for seed in range(seeds)]
+    later, both = "50 updates later", (LOWEST, HIGHEST)
+    for name, model, wanted, scale in (
+        ("same point, a tenth of the residuals", workload.model, both, 0.1),
+        (f"{later}, both ends", workload.later, both, 1.0),
+        (f"{later}, the top five alone", workload.later, (0, HIGHEST), 1.0),
+    ):
+        reference = Reference(model, workload.batches)
+        cold, warm = [], []
+        for seed, known in enumerate(before):
+            start = _vectors(known, *wanted)
+            cold.append(_ends(workload, model, seed, wanted, scale))
+            warm.append(_ends(workload, model, seed, wanted, scale, start))
+            console.print(
+                f"  {name}, seed {seed}: cold {cold[-1].products} products, warm {warm[-1].products}",
+                style="dim",
+            )
+        worst = [
+            max(
+                float(reference.residuals(_pairs(pairs)).max()) / (scale * allowed)
+                for pairs, allowed in ((each.lowest, WANTED_LOW), (each.highest, WANTED_HIGH))
+                if len(pairs.values)
+            )
+            for each in warm
+        ]
         table.add_row(
-            way,
-            f"{statistics.median(products):g}",
-            f"{min(products)} … {max(products)}",
-            f"{max(high):.1e}",
-            f"{max(low):.1e}",
-            ", ".join(sorted({each.outcome for each in found})),
+            name,
+            *(f"{statistics.median(each.products for each in found):g}" for found in (cold, warm)),
+            f"{statistics.median(w.products / c.products for c, w in zip(cold, warm, strict=True)):.2f}",
+            f"{max(worst):.2f}",
+            ", ".join(sorted({each.outcome for each in cold + warm})),
         )
+        if wanted == both and model is workload.later:
+            kept = torch.linalg.vector_norm(_vectors(known).T @ _vectors(cold[-1]), dim=0).tolist()
+            console.print(
+                f"of the later eigenvectors the earlier ones hold: λmin {kept[0]:.3f}, "
+                f"top five {min(kept[1:]):.3f} to {max(kept[1:]):.3f} of the length"
+            )
     console.print(table)
-    saved = [c.products / w.products for c, w in zip(starts["cold"], starts["warm"], strict=True)]
-    console.print(
-        f"a cold start needs {statistics.median(saved):.2f} times the products of a warm one"
-    )
 
 
 def _some(ruler: Ruler, times: Callable[[Tensor], Tensor], vectors: Tensor) -> float:
@@ -142,16 +155,29 @@ def _some(ruler: Ruler, times: Callable[[Tensor], Tensor], vectors: Tensor) -> f
     return ruler.time(work)[1].gradients / len(vectors)
 
 
-def _ends(model: nn.Module, workload: Workload, seed: int, start: Tensor | None = None) -> Ends:
+def _ends(
+    workload: Workload,
+    model: nn.Module,
+    seed: int,
+    wanted: tuple[int, int] = (LOWEST, HIGHEST),
+    scale: float = 1.0,
+    start: Tensor | None = None,
+) -> Ends:
     problem = unstick.Problem(model, workload.batches, nn.CrossEntropyLoss())
-    return ends(
-        problem.hessian(),
-        generator=torch.Generator().manual_seed(seed),
-        lowest=LOWEST,
-        highest=HIGHEST,
-        block=1,
+    return unstick.curvature_ends(
+        problem,
+        lowest=wanted[0],
+        highest=wanted[1],
+        tolerance=(scale * WANTED_LOW, scale * WANTED_HIGH),
+        budget=1e4,
+        seed=seed,
         start=start,
     )
+
+
+def _vectors(found: Ends, lowest: int = LOWEST, highest: int = HIGHEST) -> Tensor:
+    """The outermost eigenvectors, lowest first."""
+    return torch.cat([found.lowest.vectors[:, :lowest], found.highest.vectors[:, :highest]], dim=1)
 
 
 def _pairs(found: FoundPairs) -> Pairs:

@@ -67,10 +67,8 @@ class Krylov:
     Args:
         operator: Symmetric map A of shape [dim, dim].
         generator: Draws the random starts.
-        block: Random start vectors, at least one.
-        warm: Shape [dim] or [dim, k]. Column i is added to random start i mod block, so that a warm step costs what a
-            cold one does; both parts of a start are √dim long. Each start stays normal, with a mean that its draw
-            knows nothing of: that is what carries probability statements.
+        block: Random start vectors, at least one: they alone carry probability statements.
+        warm: More start vectors, shape [dim, k], put before the random ones.
         storage: Where the basis is kept; with a shard, all vectors are this process's part.
 
     Raises:
@@ -118,17 +116,15 @@ class Krylov:
         self.since_start = 0  # block steps since the last random vector came in
         self.restarted = False
         self.injected = False
-        self.start_square = float(operator.dim)  # no start's expected squared length is larger
-        means = None if warm is None else _means(warm, self.starts, operator, self.basis)
-        if means is not None:
-            self.start_square *= 2
-            generator = _apart(generator, means)
-        starts = gaussian(operator, self.starts, generator=generator, shard=self._shard)
-        first = self.basis.absorb(
-            starts if means is None else starts + means, floor=NOISE_FACTOR * self._eps
+        draws = gaussian(operator, self.starts, generator=generator, shard=self._shard)
+        block_of_starts = (
+            draws
+            if warm is None
+            else torch.cat([_unit_columns(warm, operator, self.basis), draws], dim=1)
         )
+        first = self.basis.absorb(block_of_starts, floor=NOISE_FACTOR * self._eps)
         self.start_size = self.basis.size
-        self.start_coordinates = first.coefficients  # of the starts, not made unit vectors
+        self.start_coordinates = first.coefficients[:, -self.starts :]  # of the raw Gaussian draws
         self.projected = torch.zeros(
             self.basis.size, 0, dtype=torch.float64
         )  # T, [size, multiplied]
@@ -227,8 +223,8 @@ class Krylov:
         return W
 
 
-def _means(warm: Tensor, starts: int, operator: SymmetricOperator, basis: Basis) -> Tensor:
-    """What is added to each random start, shape [dim, starts]: √dim times a unit vector, or zero."""
+def _unit_columns(warm: Tensor, operator: SymmetricOperator, basis: Basis) -> Tensor:
+    """Start vectors as unit columns [dim, k]; zero ones are left out."""
     columns = warm[:, None] if warm.ndim == 1 else warm
     if columns.ndim != 2 or columns.shape[0] != basis.length:
         raise ValueError(
@@ -236,27 +232,10 @@ def _means(warm: Tensor, starts: int, operator: SymmetricOperator, basis: Basis)
         )
     if not bool(torch.isfinite(columns).all()):
         raise NonFinite("a start vector holds inf or nan; expected finite numbers")
-    columns = _unit(columns.detach().to(operator.device, operator.dtype), basis)
-    sums = torch.stack([columns[:, j::starts].sum(1) for j in range(starts)], dim=1)
-    return operator.dim**0.5 * _unit(sums, basis)
-
-
-def _unit(columns: Tensor, basis: Basis) -> Tensor:
-    """Columns of length one; zero ones stay zero, and a square that overflows does no harm."""
-    tiny = torch.finfo(columns.dtype).tiny
-    columns = columns / basis.scales(columns).clamp_min(tiny)
-    return columns / basis.lengths(columns).to(columns).clamp_min(tiny)
-
-
-def _apart(generator: torch.Generator, means: Tensor) -> torch.Generator:
-    """A generator seeded by ``generator`` and the bits of ``means``.
-
-    Means often come from an earlier run with an equal seed; its draws must not come again, for they are not independent
-    of what was made of them.
-    """
-    bits = int(means.contiguous().view(torch.int32).sum())
-    drawn = int(torch.randint(2**31, (1,), generator=generator))
-    return torch.Generator().manual_seed((drawn + bits) % 2**63)
+    columns = columns.detach().to(operator.device, operator.dtype)
+    columns = columns / basis.scales(columns).clamp_min(torch.finfo(columns.dtype).tiny)
+    lengths = basis.lengths(columns).to(columns)
+    return columns[:, lengths > 0] / lengths[lengths > 0]
 
 
 def _padded(T: Tensor, rows: int) -> Tensor:

@@ -122,7 +122,7 @@ class HessianOperator:
 
     @property
     def setup_price(self) -> float:
-        """Full-data gradients that the first product costs on top: building the graphs, or the error estimate."""
+        """Full-data gradients that the first product costs on top: building the graphs, or about what it takes to find a step."""
         return 6.0 if self.mode == "difference" else self.graphs.kept_share
 
     def matvec(self, v: Tensor) -> Tensor:

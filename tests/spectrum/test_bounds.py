@@ -3,8 +3,9 @@
 import math
 
 import pytest
+import torch
 
-from cases_spectra import PLUS_MINUS, SADDLE, STIFF, rng
+from cases_spectra import PLUS_MINUS, SADDLE, STIFF, Spectrum, rng, rotation
 from unstick.spectrum.bounds import a_priori_margin, reach
 from unstick.spectrum.krylov import Krylov
 
@@ -47,6 +48,32 @@ def test_two_starts_must_fail_together():
     assert a_priori_margin(100, steps=20, starts=2, failure=1e-6) < a_priori_margin(
         100, steps=20, starts=1, failure=1e-6
     )
+
+
+@pytest.mark.calibration
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_warm_start_orthogonal_to_the_end_keeps_the_probability(block, steps):
+    """The warm part holds exact eigenvectors only, so it hides the lowest one as well as any start can."""
+    dim, failure, trials = 40, 0.2, 400
+    apart = Spectrum("apart", (-1.0, *torch.linspace(0, 1, dim - 1).tolist()))
+    hidden = rotation(dim, 0)[:, 1:3]  # the basis that operator(0) uses; column 0 is the lowest
+    missed = 0
+    for seed in range(trials):
+        space = Krylov(apart.operator(0), generator=rng(seed), block=block, warm=hidden)
+        for _ in range(steps):
+            space.expand()
+        missed += reach(space, space.ritz(), failure=failure).low > -1.0
+
+    assert missed <= failure / 2 * trials  # the lower end has half of the failure
+
+
+def test_the_mean_of_a_start_widens_the_margin_by_its_length_only():
+    cold, warm = (
+        a_priori_margin(square, steps=40, starts=1, failure=1e-6) for square in (10_000, 20_000)
+    )
+
+    assert cold < warm < 1.1 * cold
 
 
 def test_nothing_is_claimed_before_the_starts_are_multiplied_or_after_a_restart():

@@ -6,7 +6,7 @@ import torch
 from cases_spectra import CLUSTERED, DTYPES, REPEATED, SADDLE, STIFF, TINY_NEGATIVE, Wrapped, rng
 from unstick.errors import NonFinite
 from unstick.spectrum.basis import Basis
-from unstick.spectrum.krylov import Krylov, gaussian
+from unstick.spectrum.krylov import WARMTH, Krylov, gaussian
 from unstick.spectrum.operator import DenseOperator
 
 CASES = [SADDLE, CLUSTERED, STIFF, TINY_NEGATIVE]
@@ -37,15 +37,52 @@ def test_the_projection_reproduces_the_products(case, block, dtype):
     assert torch.allclose(V.T @ V, torch.eye(V.shape[1]).double(), atol=50 * torch.finfo(dtype).eps)
 
 
+def starts(space):
+    return space.basis.combine(space.start_coordinates)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_random_starts_are_known_in_the_basis(case):
     operator = case.operator(0)
-    warm = torch.randn(60, 2, generator=rng(9), dtype=torch.float64)
 
-    space = Krylov(operator, generator=rng(0), block=2, warm=warm)
+    space = Krylov(operator, generator=rng(0), block=2)
 
-    draws = gaussian(operator, 2, generator=rng(0))
-    assert torch.allclose(space.basis.combine(space.start_coordinates), draws)
+    assert torch.allclose(starts(space), gaussian(operator, 2, generator=rng(0)))
+
+
+def test_a_warm_start_is_the_mean_of_the_random_one():
+    dim, trials = 60, 400
+    warm = torch.randn(dim, 3, generator=rng(9), dtype=torch.float64)
+    unit = warm / warm.norm(dim=0)
+    means = torch.stack([unit[:, 0] + unit[:, 2], unit[:, 1]], dim=1)  # dealt out to two starts
+    means *= WARMTH * dim**0.5 / means.norm(dim=0)
+
+    spaces = [
+        Krylov(SADDLE.operator(0), generator=rng(seed), block=2, warm=100 * warm)
+        for seed in range(trials)
+    ]
+
+    noise = torch.stack([starts(space) for space in spaces]) - means
+    assert spaces[0].frontier == 2  # a step takes no more products than a cold one
+    assert spaces[0].start_square == (1 + WARMTH**2) * dim
+    assert float(noise.mean(0).abs().max()) < 5 / trials**0.5
+    assert abs(float(noise.square().mean()) - 1) < 5 * (2 / noise.numel()) ** 0.5
+
+
+def test_what_an_equal_seed_has_drawn_before_is_not_drawn_again():
+    """Else the mean of a start would know the random part: it was computed from it."""
+    operator, ones = SADDLE.operator(0), torch.ones(60).double()
+    slightly = ones.clone()
+    slightly[3] += 1e-15
+
+    cold, warm, again, other = (
+        starts(Krylov(operator, generator=rng(0), warm=start))
+        for start in (None, ones, ones, slightly)
+    )
+
+    assert torch.equal(warm, again)
+    assert float((warm - WARMTH * ones[:, None] - cold).abs().max()) > 1
+    assert float((warm - other).abs().max()) > 1
 
 
 def test_steps_count_only_until_the_first_restart():

@@ -181,9 +181,9 @@ def curvature_ends(
         seed: Seed of the random starts.
         block: Random starts. Of a repeated eigenvalue, as symmetric units have, as many copies are seen as there are
             starts; a block of two takes about one and a half times the products.
-        start: Warm start, [n] or [n, k], such as the vectors found at an earlier checkpoint; put beside the random ones.
-            Each takes a product a step, so it pays where they are nearly right: at the same point to a smaller
-            tolerance, or a few updates later. The lowest eigenvectors of a network in training turn away quickly.
+        start: Warm start, [n] or [n, k], such as the vectors found at an earlier checkpoint; added to the random one, so
+            that a step costs no more. It pays where they are nearly right: at the same point to a smaller tolerance, or
+            for the upper end some updates later. The lowest eigenvectors of a network in training turn away quickly.
         parameters: Only the block of the Hessian that belongs to parameters whose names match this pattern, or one of
             these, such as ``layers.0.*``; the others stay fixed. Vectors then have the length of that block.
         max_basis: Columns of the Krylov basis before it is restarted: fewer take less memory and more products. None:
@@ -207,12 +207,11 @@ def curvature_ends(
     """
     problem = restricted(problem, parameters)
     before = problem.spent
-    warm = 0 if start is None else start.shape[1] if start.ndim == 2 else 1
     room_for = partial(
         room_for_ends,
         *(problem, lowest, highest),
         max_basis=max_basis,
-        starts=max(2, block + warm),
+        starts=max(2, block),
         storage=storage,
     )
     room_for()  # before the probe

@@ -6,6 +6,11 @@ Does not answer: the other side; a Ritz value itself bounds λ_min from above an
 
 Two bounds are taken, each with half of the allowed failure, and the better one is kept. The first is known
 before a product is spent; the second uses the measured T and is far tighter when the ends stand apart.
+
+A start is g + c: g standard normal, c the warm part or zero, of which the draw of g knows nothing. For a unit
+eigenvector u, uᵀ(g + c) is normal with variance one, and its density nowhere exceeds that of uᵀg at zero, whatever
+uᵀc is. So no warm start, not even one orthogonal to u, makes a short uᵀ(g + c) more probable. What c costs is length:
+the bounds compare uᵀ(g + c) with the whole start.
 """
 
 from dataclasses import dataclass
@@ -52,7 +57,7 @@ def reach(space: Krylov, ritz: Ritz, *, failure: float) -> Reach:
     low, high = float(ritz.values[0]), float(ritz.values[-1])
     random, share = space.start_coordinates.shape[1], failure / 4  # two ends, two bounds
     relative = a_priori_margin(
-        space.basis.dim, steps=space.unrestarted, starts=random, failure=share
+        space.start_square, steps=space.unrestarted, starts=random, failure=share
     )
     common = relative * (high - low) if relative < inf else inf
     coupling = space.projected[space.multiplied :] @ ritz.coordinates
@@ -67,17 +72,21 @@ def reach(space: Krylov, ritz: Ritz, *, failure: float) -> Reach:
     return Reach(low - min(common, below), high + min(common, above))
 
 
-def a_priori_margin(dim: int, *, steps: int, starts: int, failure: float) -> float:
+def a_priori_margin(square: float, *, steps: int, starts: int, failure: float) -> float:
     """Bound (θ_min − λ_min) / (θ_max − θ_min) by the number of steps alone.
 
+    With k steps to fail means |uᵀs| < 2 exp(−√ε (2k − 1)) ‖s − u uᵀs‖ for the start s = g + c. Its two sides are
+    independent, so the probability is at most that factor times √(2/π) E‖s − u uᵀs‖, and E‖·‖² < dim + ‖c‖².
+    Kuczyński and Woźniakowski have 0.824 √dim for a uniform direction, which is a little more than √(2/π) √dim.
+
     Args:
-        dim: Size of the operator.
+        square: Expected squared length of a start: dim where it is standard normal, dim + ‖c‖² around a mean c.
         steps: Block steps k of unrestarted Lanczos.
         starts: Independent random starts; all of them must fail together.
         failure: Probability that the bound may fail at one end; both ends enter the range.
 
     Returns:
-        ε / (1 − 2ε) with ε = (ln(1.648 √dim / failure^(1/starts)) / (2k − 1))²; inf if ε ≥ ½.
+        ε / (1 − 2ε) with ε = (ln(1.648 √square / failure^(1/starts)) / (2k − 1))²; inf if ε ≥ ½.
 
     Example:
         >>> round(a_priori_margin(10_000, steps=300, starts=1, failure=5e-7), 6)
@@ -85,7 +94,7 @@ def a_priori_margin(dim: int, *, steps: int, starts: int, failure: float) -> flo
     """
     if steps < 1:
         return inf
-    epsilon = (max(log(1.648 * sqrt(dim)) - log(failure) / starts, 0.0) / (2 * steps - 1)) ** 2
+    epsilon = (max(log(1.648 * sqrt(square)) - log(failure) / starts, 0.0) / (2 * steps - 1)) ** 2
     return epsilon / (1 - 2 * epsilon) if epsilon < 0.5 else inf
 
 
@@ -95,14 +104,14 @@ def measured_margin(
     """Bound the distance x from the outermost Ritz value to the end of the spectrum by the measured T.
 
     For a unit eigenvector u with eigenvalue λ outside the Ritz values, A V = V T + F gives
-    uᵀG = uᵀF (λ − T)⁻¹ VᵀG. The left side is r standard normal numbers, hence shorter than
-    s = √2 (failure·Γ(r/2 + 1))^(1/r) only with probability ``failure``; the right side is at most
-    g(x) = ‖F (λ − T)⁻¹ VᵀG‖. So x with g(x) < s are excluded.
+    uᵀG = uᵀF (λ − T)⁻¹ VᵀG. The left side is r independent normal numbers of variance one, whose density is at most
+    (2π)^(−r/2), hence shorter than s = √2 (failure·Γ(r/2 + 1))^(1/r) only with probability ``failure``; the right side
+    is at most g(x) = ‖F (λ − T)⁻¹ VᵀG‖. So x with g(x) < s are excluded.
 
     Args:
         gaps: Distance of each Ritz value from the outermost one, shape [p], none negative.
         coupling: F in the Ritz basis, shape [b, p].
-        starts: VᵀG in the Ritz basis, shape [p, r], for r standard normal starts G in the span of V.
+        starts: VᵀG in the Ritz basis, shape [p, r], for r starts G in the span of V, each standard normal around its mean.
         discarded: Norm of the part of F that was dropped as rounding error.
         failure: Probability that the bound may fail.
 

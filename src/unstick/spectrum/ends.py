@@ -106,8 +106,11 @@ def ends(
             below which nothing can be told; one number, or one each for (lowest, highest).
         block: Random starts. A block of b sees at most b copies of a repeated eigenvalue before it is
             exhausted. None: 1 for one pair an end, else 2.
-        start: Warm start, [dim] or [dim, k], such as the vectors of an earlier call. The random starts
-            are always put beside it: only they see what it misses, and carry the probability.
+        start: Warm start, [dim] or [dim, k], such as the vectors of an earlier call. Column i is added to random
+            start i mod block, so a step costs no more than a cold one; the random part sees what the warm one misses,
+            and carries the probability. It halves the products where the vectors are nearly right, such as at the same
+            point to smaller residuals, and saves nothing, or costs a tenth, where one has turned away: the slowest pair
+            sets the cost. Fewer products also prove less: the outer bounds are wider than after a cold start.
         max_products: Most products to spend; None: 1,000, or four times dim if that is less.
         max_basis: Columns kept before a thick restart; made larger where the pairs wanted need it.
         confidence: Probability with which both outer bounds hold together.

@@ -18,7 +18,7 @@ from unstick.spectrum.basis import Basis
 from unstick.spectrum.operator import SymmetricOperator
 from unstick.spectrum.storage import Shard, Storage
 
-__all__ = ["NOISE_FACTOR", "Krylov", "Ritz", "gaussian"]
+__all__ = ["NOISE_FACTOR", "WARMTH", "Krylov", "Ritz", "gaussian"]
 
 NOISE_FACTOR = 10.0
 """Rounding error of vᵀAv in units of eps·‖A‖, and the shortest remainder that counts as a direction.
@@ -26,6 +26,14 @@ NOISE_FACTOR = 10.0
 Backward stable products err by one to three units (measured on dense float32 matrices of dim 50 to 2,000,
 where it does not grow with dim: the errors of a sum are random, and the sums here run in float64).
 Worse products show as asymmetry, which is measured and added.
+"""
+
+
+WARMTH = 10.0
+"""Length of the warm part of a start over that of its random part.
+
+Measured from 1 to 100: more saves products where the warm part is nearly right (at the same point to a tenth of the
+residuals 48, 57, 63 percent on a network of 101,770 parameters), changes nothing where it is not, widens the outer bounds.
 """
 
 
@@ -67,8 +75,10 @@ class Krylov:
     Args:
         operator: Symmetric map A of shape [dim, dim].
         generator: Draws the random starts.
-        block: Random start vectors, at least one: they alone carry probability statements.
-        warm: More start vectors, shape [dim, k], put before the random ones.
+        block: Random start vectors, at least one.
+        warm: Shape [dim] or [dim, k]. Column i is added to random start i mod block, so that a warm step costs what a
+            cold one does. Each start stays normal, with a mean that its draw knows nothing of: that is what carries
+            probability statements.
         storage: Where the basis is kept; with a shard, all vectors are this process's part.
 
     Raises:
@@ -116,15 +126,17 @@ class Krylov:
         self.since_start = 0  # block steps since the last random vector came in
         self.restarted = False
         self.injected = False
-        draws = gaussian(operator, self.starts, generator=generator, shard=self._shard)
-        block_of_starts = (
-            draws
-            if warm is None
-            else torch.cat([_unit_columns(warm, operator, self.basis), draws], dim=1)
+        self.start_square = float(operator.dim)  # no start's expected squared length is larger
+        means = None if warm is None else _means(warm, self.starts, operator, self.basis)
+        if means is not None:
+            self.start_square *= 1 + WARMTH**2
+            generator = _apart(generator, means, shard=self._shard)
+        starts = gaussian(operator, self.starts, generator=generator, shard=self._shard)
+        first = self.basis.absorb(
+            starts if means is None else starts + means, floor=NOISE_FACTOR * self._eps
         )
-        first = self.basis.absorb(block_of_starts, floor=NOISE_FACTOR * self._eps)
         self.start_size = self.basis.size
-        self.start_coordinates = first.coefficients[:, -self.starts :]  # of the raw Gaussian draws
+        self.start_coordinates = first.coefficients  # of the starts, not made unit vectors
         self.projected = torch.zeros(
             self.basis.size, 0, dtype=torch.float64
         )  # T, [size, multiplied]
@@ -223,8 +235,8 @@ class Krylov:
         return W
 
 
-def _unit_columns(warm: Tensor, operator: SymmetricOperator, basis: Basis) -> Tensor:
-    """Start vectors as unit columns [dim, k]; zero ones are left out."""
+def _means(warm: Tensor, starts: int, operator: SymmetricOperator, basis: Basis) -> Tensor:
+    """What is added to each random start, shape [dim, starts]: WARMTH·√dim long, or zero."""
     columns = warm[:, None] if warm.ndim == 1 else warm
     if columns.ndim != 2 or columns.shape[0] != basis.length:
         raise ValueError(
@@ -232,10 +244,30 @@ def _unit_columns(warm: Tensor, operator: SymmetricOperator, basis: Basis) -> Te
         )
     if not bool(torch.isfinite(columns).all()):
         raise NonFinite("a start vector holds inf or nan; expected finite numbers")
-    columns = columns.detach().to(operator.device, operator.dtype)
-    columns = columns / basis.scales(columns).clamp_min(torch.finfo(columns.dtype).tiny)
-    lengths = basis.lengths(columns).to(columns)
-    return columns[:, lengths > 0] / lengths[lengths > 0]
+    columns = _unit(columns.detach().to(operator.device, operator.dtype), basis)
+    sums = torch.stack([columns[:, j::starts].sum(1) for j in range(starts)], dim=1)
+    return WARMTH * operator.dim**0.5 * _unit(sums, basis)
+
+
+def _unit(columns: Tensor, basis: Basis) -> Tensor:
+    """Columns of length one; zero ones stay zero, and a square that overflows does no harm."""
+    tiny = torch.finfo(columns.dtype).tiny
+    columns = columns / basis.scales(columns).clamp_min(tiny)
+    return columns / basis.lengths(columns).to(columns).clamp_min(tiny)
+
+
+def _apart(generator: torch.Generator, means: Tensor, *, shard: Shard | None) -> torch.Generator:
+    """A generator seeded by ``generator`` and the bits of ``means``, the same in all processes.
+
+    Means often come from an earlier run with an equal seed; its draws must not come again, for they are not independent
+    of what was made of them.
+    """
+    flat = means.flatten()  # may be empty in a process
+    bits = flat.view(torch.int32).sum().remainder(2**32).double().reshape(1).cpu()
+    if shard is not None:
+        bits = shard.sum(bits.to(means.device))
+    drawn = int(torch.randint(2**31, (1,), generator=generator))
+    return torch.Generator().manual_seed((drawn + int(bits)) % 2**63)
 
 
 def _padded(T: Tensor, rows: int) -> Tensor:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unstick import data, errors
+    from unstick import data, errors, training
     from unstick.critical.classifying import classify
     from unstick.critical.curvature import curvature_ends, spectral_density
     from unstick.critical.escaping import Escape, escape
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from unstick.spectrum.ends import Ends
     from unstick.spectrum.storage import Storage
     from unstick.trace import RunTrace
+    from unstick.training.loop import Trained, train
+    from unstick.training.population import Population, train_population
+    from unstick.training.recipe import Recipe, vary
 
 __all__ = [
     "CurvatureByLayer",
@@ -45,10 +48,13 @@ __all__ = [
     "Plan",
     "Plane",
     "Point",
+    "Population",
     "Problem",
+    "Recipe",
     "Run",
     "RunTrace",
     "Storage",
+    "Trained",
     "UnstickError",
     "__version__",
     "classify",
@@ -66,6 +72,10 @@ __all__ = [
     "save",
     "scan",
     "spectral_density",
+    "train",
+    "train_population",
+    "training",
+    "vary",
 ]
 
 __version__ = "0.1.0"
@@ -82,10 +92,13 @@ _PLACES = {
     "Plan": "unstick.critical.planning",
     "Plane": "unstick.landscape.plane",
     "Point": "unstick.critical.point",
+    "Population": "unstick.training.population",
     "Problem": "unstick.problem.problem",
+    "Recipe": "unstick.training.recipe",
     "Run": "unstick.diagnosis.run",
     "RunTrace": "unstick.trace",
     "Storage": "unstick.spectrum.storage",
+    "Trained": "unstick.training.loop",
     "UnstickError": "unstick.errors",
     "classify": "unstick.critical.classifying",
     "curvature_by_layer": "unstick.critical.layers",
@@ -100,10 +113,13 @@ _PLACES = {
     "save": "unstick.report.page",
     "scan": "unstick.landscape.plane",
     "spectral_density": "unstick.critical.curvature",
+    "train": "unstick.training.loop",
+    "train_population": "unstick.training.population",
+    "vary": "unstick.training.recipe",
 }
 """The module behind each public name; a test holds it equal to the imports above."""
 
-_MODULES = ("data", "errors")
+_MODULES = ("data", "errors", "training")
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,7 @@ __all__ = [
     "BadCheckpoint",
     "BadData",
     "BadModel",
+    "BadRecipe",
     "BadTarget",
     "BudgetTooSmall",
     "NonDeterministic",
@@ -25,6 +26,10 @@ class BadData(UnstickError):
 
 class BadModel(UnstickError):
     """The model or the loss cannot be used: no trainable parameter, or a loss that is not a scalar."""
+
+
+class BadRecipe(UnstickError):
+    """A training's settings contradict one another, or are out of range."""
 
 
 class NonFinite(UnstickError):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from unstick import Run
 
-__all__ = ["check_free", "load_checkpoint", "save_checkpoint"]
+__all__ = ["check_free", "load_checkpoint", "read_state_dict", "save_checkpoint"]
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 NAMES_LISTED = 4  # names of each kind that a refusal spells out
@@ -52,6 +52,16 @@ def load_checkpoint(path: Path, run: "Run") -> list[str]:
             _load_part(part.load_state_dict, holds[name], f"{path}: its {name}")
             unused.discard(name)
     return sorted(unused)
+
+
+def read_state_dict(path: Path) -> State:
+    """The model's part of a checkpoint.
+
+    Raises:
+        BadCheckpoint: No such file, or not a checkpoint.
+    """
+    holds = _read(path)
+    return cast(State, holds["model"]) if isinstance(holds.get("model"), Mapping) else holds
 
 
 def check_free(path: Path) -> None:
@@ -104,6 +114,10 @@ def _read(path: Path) -> State:
         raise BadCheckpoint(f"{path} does not exist")
     try:
         if path.suffix == ".safetensors":
+            from unstick.training.checkpoint import is_state, read_state
+
+            if is_state(path):  # a training's own, with its optimizer
+                return {name: read_state(path)[name] for name in ("model", "optimizer")}
             return load(path.read_bytes())
         with catch_warnings(
             action="ignore"

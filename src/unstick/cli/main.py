@@ -12,6 +12,7 @@ from unstick.cli.demo import demo
 from unstick.cli.diagnose import diagnose
 from unstick.cli.escape import escape
 from unstick.cli.spectrum import spectrum
+from unstick.cli.train import train
 from unstick.errors import UnstickError
 from unstick.integrations.torchrun import Crew, joined
 
@@ -42,6 +43,7 @@ main.add_command(demo)
 main.add_command(diagnose)
 main.add_command(escape)
 main.add_command(spectrum)
+main.add_command(train)
 
 
 @contextmanager

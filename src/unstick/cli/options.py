@@ -20,9 +20,11 @@ __all__ = [
     "parameters",
     "plan",
     "quiet",
+    "recipe",
     "seed",
     "storage",
     "target",
+    "task",
 ]
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -120,3 +122,134 @@ as_json: _Decorator = click.option(
 quiet: _Decorator = click.option(
     "--quiet", "-q", is_flag=True, help="Say nothing on stderr about expected time and progress."
 )
+
+
+def _all(*decorators: _Decorator) -> _Decorator:
+    """Several options as one, in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for each in reversed(decorators):
+            command = each(command)
+        return command
+
+    return decorate
+
+
+task: _Decorator = _all(
+    click.option(
+        "--data",
+        default="digits",
+        show_default=True,
+        help="digits, blobs, circles, moons, iris, xor, mnist1d, mnist, fashion-mnist, cifar-10, or file.py:function, "
+        "which returns a Dataset or tensors (inputs, targets).",
+    ),
+    click.option("--raw", is_flag=True, help="Take the inputs as they are, not standardized."),
+    click.option(
+        "--model",
+        default="64",
+        show_default=True,
+        help="Hidden widths such as 512 or 64-64, linear, conv, or file.py:function, which returns a module.",
+    ),
+    click.option(
+        "--activation",
+        default="relu",
+        show_default=True,
+        help="relu, tanh, sigmoid, gelu, silu, elu, softplus or none.",
+    ),
+    click.option(
+        "--normalize",
+        type=click.Choice(["batch", "layer"]),
+        help="Normalize before each activation.",
+    ),
+    click.option(
+        "--init",
+        "scheme",
+        default="default",
+        show_default=True,
+        help="zero, one, constant, normal, xavier, he, orthogonal, or torch's default.",
+    ),
+    click.option(
+        "--pretrained",
+        type=click.Path(path_type=Path),
+        help="Start from what fits of this checkpoint; a head of another size stays as initialized.",
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice(["cross-entropy", "mse", "mae", "huber"]),
+        help="By default cross-entropy for classes, mse for numbers.",
+    ),
+)
+"""What is trained on what."""
+
+_NUMBER, _COUNT = click.FloatRange(min=0), click.IntRange(min=0)
+_PART = click.FloatRange(0, 1)
+
+recipe: _Decorator = _all(
+    click.option(
+        "--optimizer",
+        default="sgd",
+        show_default=True,
+        help="gradient-descent, sgd, momentum, heavy-ball, nesterov, adagrad, adagrad-rms, rmsprop, rmsprop-notes, adam, "
+        "adamw, lars, lamb, rmsprop-warmup, perturbed-gradient-descent, negative-curvature or saddle-free-newton.",
+    ),
+    click.option("--lr", type=_NUMBER, help="Learning rate; by default the optimizer's own."),
+    click.option("--momentum", type=_PART, help="Part of the last step that is taken again."),
+    click.option("--beta1", type=_PART, help="Of Adam and kin."),
+    click.option("--beta2", type=_PART, help="Of Adam and kin."),
+    click.option("--alpha", type=_PART, help="Of RMSProp."),
+    click.option("--eps", type=_NUMBER, help="Of the adaptive ones."),
+    click.option("--weight-decay", default=0.0, show_default=True, type=_NUMBER),
+    click.option(
+        "--batch-size",
+        help="A number, or full.  [default: 32; full where the optimizer asks for it]",
+    ),
+    click.option(
+        "--shuffle",
+        type=click.Choice(["epoch", "once", "never"]),
+        default="epoch",
+        show_default=True,
+        help="Draw a new order for each epoch, one for all, or none.",
+    ),
+    click.option("--epochs", type=_NUMBER, help="Passes over the samples.  [default: 10]"),
+    click.option("--updates", type=_COUNT, help="Updates, at most."),
+    click.option("--budget", type=_NUMBER, help="Work, at most, in gradients of all samples."),
+    click.option(
+        "--schedule",
+        default="constant",
+        show_default=True,
+        help="Of the learning rate: constant, step, exponential, cosine, inverse-sqrt or plateau.",
+    ),
+    click.option("--warmup", default=0, show_default=True, type=_COUNT, help="Updates."),
+    click.option(
+        "--every", default=1000, show_default=True, type=_COUNT, help="Updates of a step."
+    ),
+    click.option("--factor", default=0.1, show_default=True, type=_PART, help="Of a step."),
+    click.option(
+        "--floor", default=0.0, show_default=True, type=_PART, help="Smallest part of the rate."
+    ),
+    click.option(
+        "--base-batch",
+        type=_COUNT,
+        help="The batch size that --lr is for; the rate is scaled from there.",
+    ),
+    click.option(
+        "--scaling",
+        type=click.Choice(["linear", "sqrt"]),
+        default="linear",
+        show_default=True,
+        help="How the rate grows with the batch size.",
+    ),
+    click.option("--clip-norm", type=_NUMBER, help="Shorten gradients longer than this."),
+    click.option(
+        "--average-from",
+        type=_PART,
+        help="Average the parameters over the epochs from this part of the training on.",
+    ),
+    click.option("--target-loss", type=_NUMBER, help="End once an epoch's mean loss is this low."),
+    click.option(
+        "--patience", type=_COUNT, help="End after so many epochs without a lower mean loss."
+    ),
+    click.option("--norms", is_flag=True, help="Record the norms of gradients and updates."),
+    seed,
+)
+"""How it is trained: the fields of ``unstick.Recipe``."""

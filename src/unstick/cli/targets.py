@@ -20,7 +20,7 @@ import unstick
 from unstick.cli.checkpoints import load_checkpoint
 from unstick.errors import BadTarget
 
-__all__ = ["load_run", "load_target"]
+__all__ = ["call_target", "load_run", "load_target"]
 
 NAMES_LISTED = 8  # how many functions a refusal names when none comes close
 
@@ -52,6 +52,23 @@ def load_target(target: str, *, data_dir: Path | None = None) -> "unstick.Run":
         BadTarget: Not of this form, no such file or function, an exception in it (named with its line), or
             something else returned.
     """
+    given = call_target(target, data_dir=data_dir)
+    if isinstance(given, unstick.Problem):
+        return unstick.Run(given)
+    if isinstance(given, unstick.Run):
+        return given
+    path, _, function = target.rpartition(":")
+    raise BadTarget(
+        f"{function} in {path} returned {type(given).__name__}; expected unstick.Problem or unstick.Run"
+    )
+
+
+def call_target(target: str, *, data_dir: Path | None = None) -> object:
+    """Import the file, call the function, and return what it returns.
+
+    Raises:
+        BadTarget: Not of this form, no such file or function, or an exception in it.
+    """
     name, _, function_name = target.rpartition(":")
     if not name or not function_name:
         raise BadTarget(f"{target!r} is no target; expected file.py:function")
@@ -63,14 +80,7 @@ def load_target(target: str, *, data_dir: Path | None = None) -> "unstick.Run":
     with _at_home(path), redirect_stdout(sys.stderr):
         module = _imported(path)
         function = _function(module, function_name, path)
-        given = _called(function, function_name, path, data_dir)
-    if isinstance(given, unstick.Problem):
-        return unstick.Run(given)
-    if isinstance(given, unstick.Run):
-        return given
-    raise BadTarget(
-        f"{function_name} in {path} returned {type(given).__name__}; expected unstick.Problem or unstick.Run"
-    )
+        return _called(function, function_name, path, data_dir)
 
 
 @contextmanager

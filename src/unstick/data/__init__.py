@@ -1,4 +1,4 @@
-"""Data sets: embedded, from a folder, or by download."""
+"""Data sets: embedded, generated, from a folder, by download, or a user's own."""
 
 from unstick.data.dataset import Dataset
 from unstick.data.loading import NAMES, load

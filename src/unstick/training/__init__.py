@@ -1,0 +1,34 @@
+"""Time: how parameters move; loop, optimizers, schedules, initialization, normalization, populations."""
+
+from unstick.training.averaging import Swapped, swap
+from unstick.training.initialization import initialize, load_pretrained, signal_by_layer
+from unstick.training.loop import Trained, train
+from unstick.training.networks import network
+from unstick.training.normalization import (
+    condition_number,
+    insert_normalization,
+    strip_normalization,
+)
+from unstick.training.population import Population, train_population
+from unstick.training.recipe import Recipe, vary
+from unstick.training.samples import Score, evaluate
+
+__all__ = [
+    "Population",
+    "Recipe",
+    "Score",
+    "Swapped",
+    "Trained",
+    "condition_number",
+    "evaluate",
+    "initialize",
+    "insert_normalization",
+    "load_pretrained",
+    "network",
+    "signal_by_layer",
+    "strip_normalization",
+    "swap",
+    "train",
+    "train_population",
+    "vary",
+]

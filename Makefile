@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 # the scripts that measure; the other files in benchmarks/ are what these import
-BENCHMARKS := verdict curvature scaling memory
+BENCHMARKS := verdict curvature scaling memory training
 
 .PHONY: help demo test check fix docs bench
 .DEFAULT_GOAL := help
@@ -32,6 +32,7 @@ fix: .venv/development.stamp  ## format, mend what ruff can mend, write the gene
 	$(BIN)/ruff check --fix
 	$(BIN)/python tests/contracts/cli_page.py --write
 	$(BIN)/python tests/contracts/oracles_page.py --write
+	$(BIN)/python tests/contracts/optimizers_page.py --write
 	$(BIN)/python tests/contracts/architectures_page.py --write
 
 docs: .venv/development.stamp  ## the site, in site/
@@ -54,5 +55,6 @@ bench: .venv/peers.stamp  ## what it costs, beside peers in one run
 
 # --no-deps: one of the peers asks for torchvision, which it does not need; peers.txt lists what they do need
 .venv/peers.stamp: .venv/development.stamp benchmarks/peers.txt
+	$(INSTALL) -e '.[lightning]'
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
 	touch $@

@@ -16,6 +16,15 @@ def filled():
     return trace
 
 
+def test_a_run_that_goes_on_is_counted_on():
+    trace, other = filled(), filled()
+    trace.extend(other)
+
+    assert trace.updates == [1, 2, 7, 8, 9, 14]
+    assert repr(trace.loss) == repr(other.loss * 2)
+    assert trace.batch_size == other.batch_size * 2
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_trace_is_read_back_as_it_was(tmp_path, suffix):
     path = tmp_path / f"trace.{suffix}"

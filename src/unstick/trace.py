@@ -74,6 +74,13 @@ class RunTrace:
         self.gradient_norm.append(gradient_norm)
         self.update_norm.append(update_norm)
 
+    def extend(self, other: Self) -> None:
+        """Add the updates of a run that went on from here, counted on from the last one."""
+        last = self.updates[-1] if self.updates else 0
+        self.updates.extend(last + update for update in other.updates)
+        for name in ("loss", *COLUMNS[2:]):
+            getattr(self, name).extend(getattr(other, name))
+
     @classmethod
     def of_losses(cls, losses: Iterable[float]) -> Self:
         """A trace from a plain sequence of losses."""

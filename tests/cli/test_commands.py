@@ -12,9 +12,9 @@ import torch
 
 import unstick
 from unstick.cli.demo import DATA
-from unstick.studies.demo import RECIPES
+from unstick.studies.demo import WAYS
 
-COMMANDS = ["demo", "diagnose", "escape", "spectrum"]
+COMMANDS = ["demo", "diagnose", "escape", "spectrum", "train"]
 
 
 def answer(result):
@@ -43,7 +43,7 @@ def test_help_lists_the_commands(call):
 
 
 def test_the_demo_offers_what_the_library_demonstrates():
-    assert set(DATA) == set(RECIPES)
+    assert set(DATA) == set(WAYS)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from unstick.errors import BadData
-from unstick.studies.demo import RECIPES, demonstrate
+from unstick.studies.demo import WAYS, demonstrate
 
 DATA = os.environ.get("UNSTICK_DATA")
 
@@ -37,5 +37,5 @@ def test_mnist_is_proved_and_escaped_in_at_most_60_gradients():
 
 
 def test_an_unknown_demonstration_is_refused_with_what_there_is():
-    with pytest.raises(BadData, match=", ".join(RECIPES)):
+    with pytest.raises(BadData, match=", ".join(WAYS)):
         demonstrate(data="imagenet")

@@ -289,7 +289,7 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_written(tmp_path):
     deadline = time.monotonic() + 60
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(0.15)
+    time.sleep(0.3)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     recipe = Recipe(optimizer="adam", lr=0.01, updates=4000, batch_size=8)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import unstick
-from unstick.cli.checkpoints import check_free, read_state_dict, save_checkpoint
+from unstick.cli.checkpoints import read_state_dict, save_checkpoint
 from unstick.cli.targets import call_target
 from unstick.data import load
 from unstick.data.dataset import Dataset
@@ -33,7 +33,7 @@ from unstick.training import (
     vary,
 )
 from unstick.training.loop import Progress
-from unstick.training.optimizers import OPTIMIZERS
+from unstick.training.optimizers import OPTIMIZERS, kind_of
 
 __all__ = ["Files", "Work", "files_of"]
 
@@ -194,9 +194,12 @@ def files_of(out: Path | None, *, trace: Path | None, resume: bool, several: boo
             "--resume and --trace are for one model; with --vary use --out for the traces"
         )
     if out is not None:
-        if (out / "model.safetensors").exists() and not resume:
-            check_free(out / "model.safetensors")
-        if resume and not (out / "checkpoint.safetensors").exists():
+        there = sorted(path.name for path in out.glob("*.safetensors"))
+        if there and not resume:
+            raise BadCheckpoint(
+                f"{out} holds a training already ({there[0]}); give --resume to go on with it, or another folder"
+            )
+        if resume and "checkpoint.safetensors" not in there:
             raise BadCheckpoint(f"{out} holds no checkpoint to go on from")
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -213,7 +216,9 @@ def _recipe(knobs: Mapping[str, Any]) -> Recipe:
         batch = None if whole else 32 if size is None else int(size)
     except ValueError:
         raise BadRecipe(f"--batch-size is {size!r}; expected a number, or full") from None
-    return Recipe(**named, batch_size=batch)
+    recipe = Recipe(**named, batch_size=batch)
+    kind_of(recipe)  # refused now, not once the data are there
+    return recipe
 
 
 def _whole(optimizer: str) -> bool:

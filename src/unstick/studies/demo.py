@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -21,28 +21,33 @@ from unstick.errors import BadData
 from unstick.problem.problem import Problem
 from unstick.record import Fact, Record, number
 from unstick.trace import RunTrace
+from unstick.training.loop import Trained, train
+from unstick.training.recipe import Recipe
+from unstick.training.samples import Samples, evaluate
 
-__all__ = ["RECIPES", "Demonstration", "Recipe", "demonstrate", "zero_start"]
+__all__ = ["WAYS", "Demonstration", "Way", "demonstrate", "zero_start"]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Way:
     """How the demonstration trains on a data set."""
 
     widths: tuple[int, int, int]
     learning_rate: float
     batch_size: int | None  # None: all samples in every update
-    patience: int  # updates without progress after which training stands still
+    patience: int  # epochs without progress after which training stands still
+    limit: int  # updates until then, at most
     most: int  # updates after the escape, at most
     goal: float  # training accuracy at which to stop
 
 
-RECIPES = {
-    "digits": Recipe((64, 64, 10), 0.1, None, 300, 4000, 0.98),
-    "mnist": Recipe((784, 128, 10), 0.5, 500, 240, 2400, 0.96),
-    "fashion-mnist": Recipe((784, 128, 10), 0.1, 500, 240, 2400, 0.85),
+WAYS = {
+    "digits": Way((64, 64, 10), 0.1, None, 300, 6000, 4000, 0.98),
+    "mnist": Way((784, 128, 10), 0.5, 500, 2, 3600, 2400, 0.96),
+    "fashion-mnist": Way((784, 128, 10), 0.1, 500, 2, 3600, 2400, 0.85),
 }
-STANDSTILL = 1e-4  # relative decrease over ``patience`` updates that counts as progress
+LOSS = nn.CrossEntropyLoss()
+STANDSTILL = 1e-4  # relative decrease of an epoch's mean loss that counts as progress
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,26 +130,23 @@ def demonstrate(
     Cost:
         About 5 s on two cores for digits, a minute for mnist.
     """
-    if data not in RECIPES:
-        raise BadData(f"no demonstration on {data!r}; there are {', '.join(RECIPES)}")
+    if data not in WAYS:
+        raise BadData(f"no demonstration on {data!r}; there are {', '.join(WAYS)}")
     begin = time.perf_counter()
     tell = say or (lambda _line: None)
-    recipe = RECIPES[data]
+    way = WAYS[data]
     samples = load(data, folder=folder)
     inputs, targets = samples.train_inputs.flatten(1), samples.train_targets
-    model = zero_start(recipe.widths)
-    optimizer = SGD(model.parameters(), recipe.learning_rate)
-    training = _Training(
-        model, optimizer, inputs, targets, recipe, torch.Generator().manual_seed(seed), progress
-    )
-    name = "-".join(map(str, recipe.widths)) + " tanh"
+    model = zero_start(way.widths)
+    training = _Training(model, (inputs, targets), way, seed, progress)
+    name = "-".join(map(str, way.widths)) + " tanh"
     tell(f"Training a {name} network on {len(inputs):,} samples of {data}, every weight zero …")
     stalled = training.until_it_stands_still()
-    accuracy_stalled = training.accuracy(inputs, targets)
+    accuracy_stalled = training.accuracy()
     tell(
         f"It stands still after {len(stalled.loss):,} updates: loss {stalled.loss[-1]:.3f}, accuracy {accuracy_stalled:.2f}."
     )
-    problem = Problem(model, (inputs, targets), nn.CrossEntropyLoss(), seed=seed)
+    problem = Problem(model, (inputs, targets), LOSS, seed=seed)
     tell(
         f"Diagnosing: one gradient of all samples takes about {problem.price(1):.2g} s, the budget is {budget:g} …"
     )
@@ -153,7 +155,7 @@ def demonstrate(
     moved = escape(problem, point=diagnosis.point, budget=budget, seed=seed, progress=progress)
     tell(moved.headline())
     resumed = training.until_accurate()
-    accuracy = training.accuracy(inputs, targets)
+    accuracy = training.accuracy()
     tell(
         f"Trained on for {len(resumed.loss):,} updates with the same optimizer: accuracy {accuracy:.3f}."
     )
@@ -168,79 +170,48 @@ def demonstrate(
         resumed=resumed,
         accuracy_stalled=accuracy_stalled,
         accuracy_resumed=accuracy,
-        test_accuracy=training.accuracy(samples.test_inputs.flatten(1), samples.test_targets),
+        test_accuracy=training.accuracy((samples.test_inputs.flatten(1), samples.test_targets)),
         seconds=time.perf_counter() - begin,
     )
 
 
 class _Training:
-    """Plain SGD in seeded random order."""
+    """Plain SGD, the same optimizer before and after the escape."""
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: SGD,
-        inputs: Tensor,
-        targets: Tensor,
-        recipe: Recipe,
-        generator: torch.Generator,
+        data: tuple[Tensor, Tensor],
+        way: Way,
+        seed: int,
         progress: Progress | None,
     ) -> None:
-        self._model, self._optimizer = model, optimizer
-        self._inputs, self._targets, self._recipe = inputs, targets, recipe
-        self._generator, self._progress = generator, progress
-        self._loss = nn.CrossEntropyLoss()
-        self._waiting: list[Tensor] = []
+        self._model, self._way, self._seed, self._progress = model, way, seed, progress
+        self._samples = Samples(data, model)
+        self._optimizer = SGD(model.parameters(), way.learning_rate)
 
     def until_it_stands_still(self) -> RunTrace:
-        """Train until the mean loss of the last ``patience`` updates is no lower than that of those before."""
-        trace, span = RunTrace(), self._recipe.patience
-        while True:
-            for _ in range(span):
-                self._update(trace)
-            if len(trace.loss) >= 2 * span:
-                earlier = sum(trace.loss[-2 * span : -span])
-                if earlier - sum(trace.loss[-span:]) <= STANDSTILL * earlier:
-                    return trace
+        """Train until no epoch's mean loss of the last ``patience`` epochs was lower than before."""
+        way = self._way
+        return self._go(updates=way.limit, patience=way.patience, improvement=STANDSTILL).trace
 
     def until_accurate(self) -> RunTrace:
-        """Train to the recipe's accuracy, for its most updates, or until Ctrl-C."""
-        trace, every = RunTrace(), self._recipe.most // 20
-        for update in range(self._recipe.most):
-            try:
-                if self._progress is not None:
-                    self._progress("training on", update, self._recipe.most)
-                self._update(trace)
-            except KeyboardInterrupt:  # what was learned until here is reported
-                break
-            if (update + 1) % every == 0 and self.accuracy(
-                self._inputs, self._targets
-            ) >= self._recipe.goal:
+        """Train to the accuracy wanted, for the most updates, or until Ctrl-C."""
+        trace, parts = RunTrace(), 20
+        for part in range(parts):
+            if self._progress is not None:
+                self._progress("training on", part, parts)
+            told = self._go(updates=self._way.most // parts, seed=self._seed + 1 + part)
+            trace.extend(told.trace)
+            if told.outcome != "done" or self.accuracy() >= self._way.goal:
                 break
         return trace
 
-    def accuracy(self, inputs: Tensor, targets: Tensor) -> float:
-        """Share of samples whose largest output is the target's."""
-        with torch.no_grad():
-            return float((self._model(inputs).argmax(1) == targets).double().mean())
+    def accuracy(self, data: tuple[Tensor, Tensor] | None = None) -> float:
+        """Share of samples, by default those trained on, whose largest output is the target's."""
+        score = evaluate(self._model, self._samples if data is None else data, LOSS)
+        return score.accuracy or 0.0
 
-    def _update(self, trace: RunTrace) -> None:
-        rows = self._next_batch()
-        inputs, targets = (
-            (self._inputs, self._targets)
-            if rows is None
-            else (self._inputs[rows], self._targets[rows])
-        )
-        self._optimizer.zero_grad()
-        loss = self._loss(self._model(inputs), targets)
-        loss.backward()
-        self._optimizer.step()
-        trace.record(loss=loss.item(), lr=self._recipe.learning_rate)
-
-    def _next_batch(self) -> Tensor | None:
-        if self._recipe.batch_size is None:
-            return None
-        if not self._waiting:
-            order = torch.randperm(len(self._inputs), generator=self._generator)
-            self._waiting = list(order.split(self._recipe.batch_size))
-        return self._waiting.pop()
+    def _go(self, **knobs: Any) -> Trained:
+        recipe = Recipe(**{"batch_size": self._way.batch_size, "seed": self._seed, **knobs})
+        return train(self._model, self._samples, LOSS, recipe, optimizer=self._optimizer)

@@ -281,6 +281,8 @@ class _Run:
         """Update until something ends it."""
         written, outcome = time.perf_counter(), self.ended or DONE
         self.model.train()
+        if path is not None and not path.exists():
+            self.save(path)  # a place that cannot be written to is found now
         with interruptible() as interrupt:
             while self.ended is None and (done := len(self.trace.loss)) < self.total:
                 if progress is not None and done % TELL_EVERY == 0:

@@ -7,7 +7,7 @@ Does not answer: which model, on what data.
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from typing import Any, Self
 
 from unstick.errors import BadRecipe
@@ -15,6 +15,9 @@ from unstick.training.order import SHUFFLES, BatchOrder
 from unstick.training.schedules import SCALINGS, SCHEDULES, Pace, scaled_rate
 
 __all__ = ["Recipe", "vary"]
+
+WHOLE = ("batch_size", "updates", "base_batch", "patience", "rank", "seed", "warmup", "every")
+"""Settings that count something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,19 @@ class Recipe:
             ("patience", 1, None),
             ("rank", 1, None),
             ("seed", 0, None),
+            ("warmup", 0, None),
+            ("every", 1, None),
+            ("radius", 0.0, None),
+            ("trust", 0.0, None),
+            ("target_loss", -inf, None),
+            ("improvement", 0.0, None),
         ):
             value = getattr(self, name)
             if value is None:
                 continue
+            kind = "a whole number" if name in WHOLE else "a number"
+            if not isinstance(value, int | (int if name in WHOLE else float)):
+                raise BadRecipe(f"{name} is {value!r}; expected {kind}")
             if not isfinite(value) or value < low or (high is not None and value > high):
                 limit = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
                 raise BadRecipe(f"{name} is {value}; expected {limit}")

@@ -1,6 +1,7 @@
 """``unstick train``: what the options mean, what is written, and what is refused."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -168,6 +169,7 @@ def test_ctrl_c_and_resume_give_the_numbers_of_one_run(call, tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as here: sums depend on it
     )
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.safetensors").exists() and time.monotonic() < deadline:

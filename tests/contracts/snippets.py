@@ -69,6 +69,7 @@ def run_page(page, folder):
     for name, text in filter(None, map(file_of, parts)):
         assert not (folder / name).exists(), f"{page.name} writes {name} twice"
         (folder / name).write_text(text, encoding="utf-8")
+        sys.modules.pop(Path(name).stem, None)  # another test's file of this name
     for block in parts:
         if block.language == "python" and file_of(block) is None:
             code = "\n" * (block.line - 1) + block.text  # a traceback then names the page's line

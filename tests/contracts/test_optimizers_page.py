@@ -13,7 +13,9 @@ from unstick.training.schedules import SCHEDULES
 
 def test_the_optimizers_page_is_up_to_date():
     written = optimizers_page.PAGE.read_text(encoding="utf-8")
-    assert written == optimizers_page.page(), "run `python tests/contracts/optimizers_page.py --write`"
+    assert written == optimizers_page.page(), (
+        "run `python tests/contracts/optimizers_page.py --write`"
+    )
 
 
 def test_every_optimizer_has_a_row_with_its_defaults():

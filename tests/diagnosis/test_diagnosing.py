@@ -5,15 +5,17 @@ import torch
 from torch import nn
 
 from cases import ORACLES, digits, network, train, zeroed
-from unstick.diagnosis.diagnosing import Cause, diagnose
+from unstick.diagnosis.cause import Cause
+from unstick.diagnosis.diagnosing import diagnose
 from unstick.problem.problem import Problem
 
+RESTING = {Cause.LOCAL_MINIMUM, Cause.MODEL_FLOOR}  # which of them, random starts tell
 CAUSES = {
-    "saddle": Cause.STRICT_SADDLE,
-    "maximum": Cause.STRICT_SADDLE,
-    "degenerate": Cause.DEGENERATE_POINT,
-    "minimum": Cause.LOCAL_MINIMUM,
-    "not-critical": Cause.UNDECIDED,
+    "saddle": {Cause.STRICT_SADDLE},
+    "maximum": {Cause.STRICT_SADDLE},
+    "degenerate": RESTING,
+    "minimum": RESTING,
+    "not-critical": {Cause.UNDECIDED},
 }
 
 
@@ -29,8 +31,10 @@ def test_each_kind_has_its_cause_and_what_can_be_escaped_is_shown_to_escape(orac
     problem = oracle.problem()
     diagnosis = diagnose(problem, pictures=False)
 
-    assert diagnosis.cause == CAUSES[oracle.kind]
-    assert diagnosis.causes[0].reasons == (diagnosis.point.proof,)
+    descends = oracle.kind == "degenerate" and oracle.descends
+    assert diagnosis.cause in ({Cause.DEGENERATE_POINT} if descends else CAUSES[oracle.kind])
+    if diagnosis.cause != Cause.UNDECIDED:
+        assert diagnosis.causes[0].reasons[0] == diagnosis.point.proof
     assert (diagnosis.escape is not None) == (oracle.descends and oracle.kind != "not-critical")
     if diagnosis.escape is not None:
         assert diagnosis.escape.loss_after < diagnosis.escape.loss_before

@@ -1,26 +1,57 @@
 """One realistic record of every kind, built without running anything: seeded, small, and quick."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from unstick.critical.escaping import Escape
+from unstick.critical.layers import Block, CurvatureByLayer, LayeredEnds, LayerMass
+from unstick.critical.planning import Plan
 from unstick.critical.point import Kind, Point
 from unstick.critical.taylor import Profile
-from unstick.diagnosis.diagnosing import Cause, Diagnosis, Support
+from unstick.diagnosis.cause import Cause
+from unstick.diagnosis.course import read_course
+from unstick.diagnosis.diagnosing import Diagnosis
+from unstick.diagnosis.evidence import Evidence, Outcome, Steps
 from unstick.diagnosis.portrait import Layer, Portrait
+from unstick.diagnosis.rules import Support
+from unstick.diagnosis.signals import LayerState, Signals
+from unstick.diagnosis.stall import StalledRun
 from unstick.landscape.plane import Plane
 from unstick.problem.cost import Cost
 from unstick.spectrum.density import Density
 from unstick.spectrum.ends import Ends, Pairs
+from unstick.spectrum.inertia import Inertia, ToleranceSweep
 from unstick.spectrum.interval import Interval
 from unstick.spectrum.trace import TraceEstimate
 from unstick.studies.demo import Demonstration
 from unstick.trace import RunTrace
+from unstick.training.averaging import Swapped
+from unstick.training.initialization import Initialized
+from unstick.training.loop import Trained
+from unstick.training.population import Population
+from unstick.training.pretrained import Kept, Pretrained
+from unstick.training.recipe import Recipe, vary
+from unstick.training.samples import Score
+from unstick.training.signals import LayerSignal, SignalByLayer
+from unstick.training.standardizing import Conditioning
 
-__all__ = ["HOSTILE", "demonstration", "diagnosis", "every_record", "point"]
+__all__ = [
+    "HOSTILE",
+    "demonstration",
+    "diagnosis",
+    "every_record",
+    "falling",
+    "point",
+    "population",
+    "signal",
+    "swapped",
+    "trained",
+    "training",
+]
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028'\""
 
@@ -175,6 +206,30 @@ def diagnosis() -> Diagnosis:
         portrait(),
         Cost(301_000, 186.3, 3.8),
         "complete",
+        evidence(),
+    )
+
+
+def evidence() -> Evidence:
+    """Everything measured, with an arm that blew up."""
+    layers = (
+        LayerState("0", 64, 0.0, 1.0, 0.0, 1e-3),
+        LayerState("2", 64, 0.25, 0.0, 0.5, 2e-3),
+    )
+    signals = Signals(
+        layers,
+        *(("0.weight",), (), ()),
+        *(0.5, 1.0, 3.5, None, 0.2, False, True, False, math.log(10)),
+    )
+    steps = Steps("SGD", 0.1, 0.9, False, 0.1, 1e-4, 0.0, 1.0, 32, 0.4)
+    arms = {
+        "continue": Outcome(100, 2.3, 0.001, 0.001),
+        "rate × 100": Outcome(3, math.nan, -math.inf, -math.inf),
+    }
+    course = read_course([2.5 - 0.001 * k for k in range(200)])
+    return Evidence(
+        *(2.302, 0.0, math.log(10), True, course, signals, steps, point(), None),
+        *(arms, 2.2, 1800.0, ("no history of losses",), "complete"),
     )
 
 
@@ -231,6 +286,108 @@ def ends() -> Ends:
     )
 
 
+def training(
+    losses: Sequence[float],
+    recipe: Recipe | None = None,
+    *,
+    samples: int = 100,
+    outcome: str | None = None,
+    scores: Sequence[Score] = (),
+) -> Trained:
+    """A training that had these losses; an epoch is as long as the recipe says, its last batch the rest."""
+    recipe = recipe or Recipe(batch_size=30)
+    order = recipe.order(samples)
+    sizes = [
+        min(order.batch_size, samples - order.batch_size * (at % order.batches))
+        for at in range(len(losses))
+    ]
+    trace = RunTrace()
+    for loss, size in zip(losses, sizes, strict=True):
+        trace.record(loss=loss, lr=0.1, batch_size=size, seconds=2e-4)
+    broken = bool(losses) and not math.isfinite(losses[-1])
+    used = sum(sizes)
+    return Trained(
+        outcome=outcome or ("diverged" if broken else "done"),
+        recipe=recipe,
+        trace=trace,
+        scores=tuple(scores),
+        epochs=used / samples,
+        samples=samples,
+        parameters=50,
+        cost=Cost(used, used / samples, 0.1),
+    )
+
+
+def falling(updates: int, *, rate: float = 0.05, floor: float = 0.02, seed: int = 0) -> list[float]:
+    """Losses that fall with noise, all positive."""
+    noise = torch.randn(updates, generator=_generator(seed), dtype=torch.float64)
+    return [
+        (floor + 2.3 * math.exp(-rate * t)) * math.exp(0.2 * float(noise[t]))
+        for t in range(updates)
+    ]
+
+
+def trained() -> Trained:
+    """Everything recorded: a schedule, norms, scores of three splits, one of them taken twice."""
+    recipe = Recipe("adam", lr=0.01, batch_size=30, epochs=20, norms=True, clip_norm=1.0)
+    told = training(falling(80), recipe)
+    told.trace.learning_rate = [0.01 * 0.95**t for t in range(80)]
+    told.trace.gradient_norm = [2.0 * 0.97**t for t in range(80)]
+    told.trace.update_norm = [0.0, *(0.05 * 0.96**t for t in range(79))]
+    scores = (
+        Score(40, "validation", 0.6, 0.81),
+        Score(80, "validation", 0.11, 0.97),
+        Score(80, "training", 0.05, 0.99),
+        Score(80, "test", 0.13, 0.96),
+    )
+    return replace(told, scores=scores, notes=("the parameters are the mean of 3 epochs' ends",))
+
+
+def population() -> Population:
+    """Three rates, two seeds each; the largest rate diverges."""
+    recipes = vary(Recipe(batch_size=30, epochs=5), lr=(0.01, 0.1, 10.0), seed=range(2))
+    members: list[Trained] = []
+    for recipe in recipes:
+        assert recipe.lr is not None
+        losses = falling(20, rate=recipe.lr, seed=recipe.seed)
+        if recipe.lr > 1:
+            losses = [2.3, 1e4, 1e12, 1e30, math.inf]
+        score = Score(20, "validation", 0.5 / recipe.lr, None)
+        members.append(training(losses, recipe, scores=() if recipe.lr > 1 else (score,)))
+    return Population(tuple(members), 6, Cost(3000, 30.0, 0.4), ("6 members take turns",))
+
+
+def swapped() -> Swapped:
+    """The average is better than its workers."""
+    small = vary(Recipe(batch_size=10, epochs=2), seed=range(3))
+    workers = Population(
+        tuple(training(falling(20, seed=recipe.seed), recipe) for recipe in small),
+        3,
+        Cost(600, 6.0, 0.1),
+    )
+    return Swapped(
+        training(falling(8), Recipe(batch_size=50, epochs=4)),
+        workers,
+        Score(0, "validation", 0.5, 0.8),
+        tuple(Score(0, "validation", 0.2 + 0.01 * k, 0.9 + 0.01 * k) for k in range(3)),
+        Score(0, "validation", 0.15, 0.95),
+        Cost(1000, 10.0, 0.3),
+    )
+
+
+def signal() -> SignalByLayer:
+    """The signal fades, dies and turns into nan; the gradient comes back to two layers."""
+    return SignalByLayer(
+        (
+            LayerSignal("0", "Linear", 0.5, 0.5, 1e-6),
+            LayerSignal("1", "ReLU", 1e-3, 2e-3, 1e-5),
+            LayerSignal("head.fc", "Linear", 0.0, 0.0, None),
+            LayerSignal("head.out", "Linear", math.nan, None, None),
+        ),
+        "not finite",
+    )
+
+
 def every_record() -> list[object]:
     """One record of each type that can be saved, those with missing parts too."""
     whole = diagnosis()
@@ -240,6 +397,14 @@ def every_record() -> list[object]:
     bare = replace(bare, escape_direction=None, eigenvalues=torch.empty(0), outcome="interrupted")
     bare = replace(bare, lowest_curvatures=torch.empty(0), lowest_directions=torch.empty(SIZE, 0))
     line, _ = profiles()
+    half = torch.full((2, 1), 0.5).double()
+    mass = LayerMass(("λ",), ("0.weight", "0.bias"), half, (64, 8), ("0",), half[:1] * 2)
+    block = Block(
+        "0", 72, Interval(-1, -2, -1, 0.9, 1), Interval(3, 3, 4, 1, 0.9), 1e-9, 20, "converged"
+    )
+    plan = Plan(
+        72, 100, "kept", "cpu", 1e4, 2e4, 3, 0, 5e3, 1e6, 40, "device", 576, 23040.0, 1152.0, 0.0, None, 1.0, 2.0, 90, 0.5
+    )  # fmt: skip
     return [
         point(),
         bare,
@@ -263,4 +428,23 @@ def every_record() -> list[object]:
         replace(whole, portrait=None, escape=None),
         demonstration(),
         TraceEstimate(3.2, 0.1, 20),
+        Inertia(1, 0, 1, 1e-9, torch.tensor([-1.0, 1.0]).double(), agreed=True),
+        ToleranceSweep(
+            torch.tensor([1e-9, 1.0]).double(), *(torch.tensor([1, k]) for k in range(3))
+        ),
+        trained(),
+        training([]),
+        training([2.3, math.nan, -math.inf]),
+        population(),
+        swapped(),
+        StalledRun(training(falling(9), outcome="no progress"), whole),
+        Initialized("he", 3, ("0.weight",), ("0.bias",), {"1.weight": "neither matrix nor bias"}),
+        Pretrained(("0.weight",), (Kept("1.weight", (4, 3), None),), ("2.weight",)),
+        signal(),
+        Conditioning(1e4, math.inf, 0, 2, 64),
+        mass,
+        LayeredEnds(ends(), mass, "complete"),
+        block,
+        CurvatureByLayer((block,), (), "complete", Cost(100, 40.0, 0.1)),
+        plan,
     ]

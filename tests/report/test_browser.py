@@ -6,7 +6,7 @@ from base64 import b64encode
 
 import pytest
 
-from report.examples import demonstration
+from report.examples import demonstration, population, signal, swapped, trained, training
 from unstick.report.page import save
 
 pytestmark = pytest.mark.browser
@@ -66,9 +66,10 @@ def browser():
 @pytest.fixture
 def visit(browser, page_file):
     """Open the page; afterwards nothing may have gone wrong or out."""
-    wrong, requests, contexts = [], [], []
+    wrong, requests, contexts, files = [], [], [], set()
 
-    def opened(*, width=1280, scheme="light", javascript=True):
+    def opened(file=page_file, *, width=1280, scheme="light", javascript=True):
+        files.add(file.as_uri())
         context = browser.new_context(
             viewport={"width": width, "height": 900},
             color_scheme=scheme,
@@ -82,7 +83,7 @@ def visit(browser, page_file):
         )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(page_file.as_uri())
+        page.goto(file.as_uri())
         if javascript:
             page.wait_for_function(DRAWN, timeout=30_000)
         return page
@@ -91,7 +92,7 @@ def visit(browser, page_file):
     for context in contexts:
         context.close()
     assert wrong == []
-    assert set(requests) == {page_file.as_uri()}
+    assert set(requests) == files
 
 
 def assert_drawn(page):
@@ -108,6 +109,28 @@ def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(visit, width
     page = visit(width=width)
 
     assert_drawn(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(
+    "told",
+    [
+        trained(),
+        training([2.5]),
+        population(),
+        swapped(),
+        signal(),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+def test_every_figure_of_a_training_is_drawn_and_fits_the_screen(visit, tmp_path, told, width):
+    save(told, tmp_path / "report.html")
+
+    page = visit(tmp_path / "report.html", width=width)
+
+    assert page.locator(".js-plotly-plot").count() == page.locator(".plot").count() > 0
+    assert page.evaluate(EMPTY) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

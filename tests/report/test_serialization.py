@@ -1,6 +1,9 @@
 import json
 import math
+import pkgutil
 from dataclasses import fields, is_dataclass
+from importlib import import_module
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -8,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from report.examples import every_record, point
+import unstick
+from report.examples import every_record, point, trained
 from unstick.critical.escaping import Escape
 from unstick.errors import Unreadable
 from unstick.problem.cost import Cost
+from unstick.record import Record
 from unstick.report.serialization import SCHEMA, TYPES, from_json, load, to_json
 from unstick.spectrum.density import Density
 from unstick.trace import RunTrace
@@ -39,6 +44,8 @@ def same(one, other) -> bool:
         return one.dtype == other.dtype and one.shape == other.shape and bits
     if isinstance(one, tuple | list):
         return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
     if is_dataclass(one):
         return all(same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
     return one == other or (one != one and other != other)
@@ -47,6 +54,28 @@ def same(one, other) -> bool:
 @pytest.mark.parametrize("record", every_record(), ids=lambda record: type(record).__name__)
 def test_reading_what_was_written_gives_the_same_record(record):
     assert same(from_json(to_json(record)), record)
+
+
+def descendants(kind) -> set[type]:
+    return {kind}.union(*(descendants(each) for each in kind.__subclasses__()))
+
+
+def inside(kind) -> set[type]:
+    """The dataclasses among a hint and what it holds."""
+    held = {kind} if is_dataclass(kind) else set()
+    hints = get_type_hints(kind).values() if held else get_args(kind)
+    return held.union(*(inside(hint) for hint in hints))
+
+
+def test_every_record_of_the_package_and_every_dataclass_inside_one_can_be_written():
+    for module in pkgutil.walk_packages(unstick.__path__, "unstick."):
+        import_module(module.name)
+
+    kinds = {kind for kind in descendants(Record) if kind.__module__.startswith("unstick.")}
+    needed = set().union(*map(inside, kinds))
+    assert {kind.__name__: kind.__module__ for kind in needed}.items() <= TYPES.items()
+    shown = {type(record).__name__ for record in every_record()}
+    assert {kind.__name__ for kind in kinds} - {"Record"} <= shown
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -82,6 +111,30 @@ def test_a_run_survives_with_settings_that_were_not_recorded(losses):
     run = RunTrace.of_losses(losses)
 
     assert same(from_json(to_json(run)), run)
+
+
+def test_a_recipe_reads_as_it_was_written():
+    read = from_json(to_json(trained()))
+
+    assert str(read.recipe) == str(trained().recipe)  # 20 epochs, not 20.0
+    assert to_json(read) == to_json(trained())
+
+
+def test_a_long_trace_is_read_with_its_gaps_and_infinities():
+    trace = RunTrace()
+    for loss in (1.0, math.inf, math.nan):
+        trace.record(loss=loss, lr=None if math.isnan(loss) else 0.1, batch_size=3)
+
+    assert same(from_json(to_json(trace)), trace)
+
+
+def test_a_recipe_that_cannot_be_is_refused_by_name():
+    document = json.loads(to_json(trained()))
+    document["recipe"]["lr"] = -1.0
+
+    with pytest.raises(Unreadable, match=r"Trained\.recipe: lr is -1\.0") as refusal:
+        from_json(json.dumps(document))
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_tensor_with_a_gradient_history_is_written_as_its_value():

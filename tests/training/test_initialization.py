@@ -1,4 +1,4 @@
-"""Laws of the start: what a scheme draws, what symmetry keeps, and the variance that each layer lets through."""
+"""Laws of the start: what a scheme draws, from which seed, and what symmetry keeps."""
 
 import numpy as np
 import pytest
@@ -6,25 +6,9 @@ import torch
 from torch import nn
 
 from cases import digits, network, train
-from unstick.errors import BadCheckpoint, BadData, BadModel, BadRecipe, NonFinite
-from unstick.training.initialization import (
-    SCHEMES,
-    initialize,
-    load_pretrained,
-    signal_by_layer,
-)
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def values(model):
-    return [t.detach().clone() for t in (*model.parameters(), *model.buffers())]
-
-
-def same(model, before):
-    return all(torch.equal(a, b) for a, b in zip(values(model), before, strict=True))
+from training.cases import same, values
+from unstick.errors import BadModel, BadRecipe
+from unstick.training.initialization import SCHEMES, initialize
 
 
 def varied():
@@ -41,18 +25,6 @@ def varied():
             "head": nn.Linear(8, 1),
         }
     )
-
-
-@pytest.mark.parametrize(("scheme", "law"), [("he", 1.0), ("xavier", 0.5), ("normal", 0.0256)])
-def test_a_relu_layer_multiplies_the_variance_by_1_with_he_and_by_half_with_xavier(scheme, law):
-    model = network(*[512] * 9, 10, activation=nn.ReLU)
-    initialize(model, scheme, seed=0)  # normal: 512 · 0.01² / 2
-
-    signal = signal_by_layer(model, torch.randn(256, 512, generator=rng()))
-
-    ratios = signal.ratios("ReLU")
-    assert len(ratios) == 7
-    assert float(np.exp(np.mean(np.log(ratios)))) == pytest.approx(law, rel=0.15)
 
 
 @pytest.mark.parametrize(
@@ -329,178 +301,3 @@ def test_models_that_cannot_be_initialized_are_refused_whole():
         initialize(nn.Sequential(nn.BatchNorm1d(3)), "he", seed=0)
     with pytest.raises(BadModel, match="frozen"):
         initialize(nn.Linear(2, 2).requires_grad_(False), "he", seed=0)
-
-
-def test_a_pretrained_body_is_loaded_under_a_head_of_another_size():
-    old, new = network(6, 5, 10, seed=1), network(6, 5, 3, seed=2)
-    own = new[2].weight.detach().clone()
-
-    done = load_pretrained(new, {**old.state_dict(), "extra": torch.zeros(2)})
-
-    assert done.loaded == ("0.weight", "0.bias")
-    assert [(k.name, k.shape, k.given) for k in done.kept] == [
-        ("2.weight", (3, 5), (10, 5)),
-        ("2.bias", (3,), (10,)),
-    ]
-    assert done.unused == ("extra",)
-    assert torch.equal(new[0].weight, old[0].weight)
-    assert torch.equal(new[2].weight, own)
-    assert "[3, 5]; given: [10, 5]" in str(done)
-
-
-def test_a_pretrained_state_brings_buffers_and_can_be_limited_to_a_pattern():
-    old = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).double()
-    old[1].running_mean.fill_(4.0)
-    new = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
-    head = new[2].weight.detach().clone()
-
-    done = load_pretrained(new, old.state_dict(), only=["0.*", "1.*"])
-
-    assert not done.kept
-    assert new[1].running_mean.tolist() == [4.0] * 3
-    assert new[0].weight.dtype == torch.float32
-    assert torch.equal(new[2].weight, head)
-
-
-def test_a_state_that_does_not_fit_changes_nothing():
-    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    before = values(model)
-    wrapped = {f"module.{name}": t + 1 for name, t in model.state_dict().items()}
-    counter = {"1.num_batches_tracked": torch.tensor(5), "0.weight": torch.zeros(9, 9)}
-    broken = {**model.state_dict(), "0.bias": torch.tensor([0.0, float("nan"), 0.0])}
-
-    for state in (wrapped, counter):
-        with pytest.raises(BadCheckpoint, match="no parameter of the state fits"):
-            load_pretrained(model, state)
-    with pytest.raises(BadCheckpoint, match="no tensor by name \\(it has model, epoch\\)"):
-        load_pretrained(model, {"model": model.state_dict(), "epoch": 3})
-    with pytest.raises(NonFinite, match=r"0\.bias"):
-        load_pretrained(model, broken)
-    with pytest.raises(BadModel, match="nothing in the model matches 'head"):
-        load_pretrained(model, model.state_dict(), only="head.*")
-    assert same(model, before)
-
-
-def test_measured_variances_are_those_of_a_hand_computation():
-    model = network(6, 5, 3, activation=nn.ReLU).double()
-    X, Y = (torch.randn(20, k, generator=rng(k)).double() for k in (6, 3))
-
-    signal = signal_by_layer(model, X, loss=nn.MSELoss(), targets=Y)
-
-    W1, b1, W2, b2 = (p.detach().numpy() for p in model.parameters())
-    z = X.numpy() @ W1.T + b1
-    h = np.maximum(z, 0)
-    out = h @ W2.T + b2
-    back = 2 * (out - Y.numpy()) / out.size
-    gradients = [(back @ W2) * (z > 0), back @ W2, back]
-    assert [layer.name for layer in signal.layers] == ["0", "1", "2"]
-    assert [layer.kind for layer in signal.layers] == ["Linear", "ReLU", "Linear"]
-    for layer, value, gradient in zip(signal.layers, (z, h, out), gradients, strict=True):
-        assert layer.variance == pytest.approx(value.var(), rel=1e-12)
-        assert layer.gradient_variance == pytest.approx(gradient.var(), rel=1e-12)
-    assert signal.layers[0].ratio == pytest.approx(z.var() / X.numpy().var(), rel=1e-12)
-    assert signal.layers[1].ratio == pytest.approx(h.var() / z.var(), rel=1e-12)
-    assert signal.outcome == "finite"
-    assert "after 0 (Linear)" in str(signal)
-
-
-def test_layers_that_work_in_place_are_measured_before_and_after():
-    plain = nn.Sequential(nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)).double()
-    hasty = nn.Sequential(nn.ReLU(True), nn.Linear(4, 4), nn.ReLU(True), nn.Linear(4, 1)).double()
-    hasty.load_state_dict(plain.state_dict())
-    x, y = torch.randn(9, 4, generator=rng()).double(), torch.zeros(9, 1)
-    given = x.clone()
-
-    signals = [signal_by_layer(m, x, loss=nn.MSELoss(), targets=y) for m in (plain, hasty)]
-
-    assert signals[0] == signals[1]
-    assert torch.equal(x, given)
-
-
-def test_layers_with_several_outputs_and_whole_numbers_as_inputs_are_measured():
-    class Tagger(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.table, self.lstm = nn.Embedding(9, 8), nn.LSTM(8, 8)
-            self.attention, self.head = nn.MultiheadAttention(8, 2), nn.Linear(8, 2)
-
-        def forward(self, tokens):
-            x, _ = self.lstm(self.table(tokens))
-            return self.head(self.attention(x, x, x)[0])
-
-    tokens = torch.randint(0, 9, (5, 3), generator=rng())
-    signal = signal_by_layer(
-        Tagger(),
-        tokens,
-        loss=lambda out, y: (out.sum((0, 2)) - y).square().mean(),
-        targets=torch.ones(3),
-    )
-
-    assert [layer.name for layer in signal.layers] == ["table", "lstm", "attention", "head"]
-    assert signal.layers[0].ratio is None  # of token numbers
-    assert all(layer.gradient_variance > 0 for layer in signal.layers[:3])
-
-
-def test_the_model_is_left_as_it_was_also_after_an_error():
-    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
-    model[1].eval()
-    model[0].weight.requires_grad_(False)
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    x, y = torch.randn(8, 4, generator=rng()), torch.zeros(8, 2)
-
-    def state():
-        return (
-            [m.training for m in model.modules()],
-            [len(m._forward_hooks) for m in model.modules()],
-            [(id(p), p.tolist(), id(p.grad), p.grad.tolist()) for p in model.parameters()],
-            [(id(b), b.tolist()) for b in model.buffers()],
-            torch.get_rng_state().tolist(),
-        )
-
-    def failing(outputs, targets):
-        raise RuntimeError("stop")
-
-    before = state()
-    first = signal_by_layer(model, x, loss=nn.MSELoss(), targets=y)
-    with pytest.raises(RuntimeError, match="stop"):
-        signal_by_layer(model, x, loss=failing, targets=y)
-    assert state() == before
-    with torch.random.fork_rng():
-        torch.manual_seed(99)
-        assert signal_by_layer(model, x, loss=nn.MSELoss(), targets=y) == first
-    assert signal_by_layer(model, x, seed=1).layers[2] != first.layers[2]  # another dropout
-
-
-def test_training_mode_normalizes_by_the_batch_and_eval_mode_by_the_statistics():
-    model = nn.Sequential(nn.BatchNorm1d(4))
-    x = 5 * torch.randn(50, 4, generator=rng())
-
-    assert signal_by_layer(model, x).layers[0].variance == pytest.approx(1, rel=1e-3)
-    assert signal_by_layer(model, x, training=False).layers[0].ratio == pytest.approx(1, rel=1e-3)
-
-
-def test_a_signal_that_overflows_is_told_with_the_layer():
-    model = network(4, 4, 4, activation=nn.ReLU)
-    initialize(model, "constant", value=1e20, seed=0)
-
-    signal = signal_by_layer(model, torch.ones(3, 4))
-
-    assert signal.outcome == "not finite"
-    assert signal.headline() == "The signal is not finite from 2 (Linear) on."
-
-
-def test_unusable_inputs_and_losses_are_refused():
-    model = network(4, 3, 2)
-    x, y = torch.ones(5, 4), torch.zeros(5, 2)
-
-    with pytest.raises(BadData, match="at least one sample"):
-        signal_by_layer(model, torch.empty(0, 4))
-    with pytest.raises(NonFinite, match="inputs"):
-        signal_by_layer(model, x / 0)
-    with pytest.raises(BadData, match="without targets"):
-        signal_by_layer(model, x, loss=nn.MSELoss())
-    with pytest.raises(BadModel, match=r"the loss is \[5, 2\]"):
-        signal_by_layer(model, x, loss=nn.MSELoss(reduction="none"), targets=y)
-    with pytest.raises(BadModel, match="no trainable parameter"):
-        signal_by_layer(nn.Sequential(nn.ReLU()), x)

@@ -1,8 +1,6 @@
-"""Steps of the large-batch optimizers, against NumPy written from the papers' formulas."""
+"""Steps of LARS and LAMB, against NumPy written from the papers' formulas, and what all that move lists of tensors share."""
 
 import io
-from itertools import pairwise
-from math import exp
 
 import numpy as np
 import pytest
@@ -10,53 +8,12 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from training.cases import RATES, UPDATES, agree, moved, set_gradients, slopes, start
 from unstick.errors import BadModel, BadRecipe
-from unstick.training.layerwise import LAMB, LARS, RMSpropWarmUp, sgd_share
+from unstick.training.layerwise import LAMB, LARS
+from unstick.training.rmsprop_warmup import RMSpropWarmUp
 
-SHAPES = [(4, 3), (5,), (), (2, 2), (3, 3)]
-ZERO, FLAT = 3, 4  # the tensor that starts at zero, and the one whose gradient is zero
-UPDATES = 7
-RATES = [0.5, 0.5, 0.5, 0.05, 0.05, 0.05, 0.2]
-EPOCHS = [0.0, 8.0, 10.0, 11.0, 12.4, 12.5, 30.0]
-
-
-def start():
-    draw = np.random.default_rng(0)
-    return [
-        np.zeros(shape) if k == ZERO else draw.normal(size=shape) for k, shape in enumerate(SHAPES)
-    ]
-
-
-def slopes():
-    """The gradients of every update; those of one tensor are zero."""
-    draw = np.random.default_rng(1)
-    return [
-        [draw.normal(size=shape) * (k != FLAT) for k, shape in enumerate(SHAPES)]
-        for _ in range(UPDATES)
-    ]
-
-
-def moved(kind, *, rates=RATES, epochs=None, **settings):
-    """Where the optimizer goes with these gradients."""
-    parameters = [nn.Parameter(torch.tensor(w)) for w in start()]
-    optimizer = kind(parameters, lr=1.0, **settings)
-    for update, gradients in enumerate(slopes()):
-        _set(parameters, gradients)
-        optimizer.param_groups[0]["lr"] = rates[update]
-        if epochs is not None:
-            optimizer.set_epoch(epochs[update])
-        optimizer.step()
-    return parameters
-
-
-def _set(parameters, gradients):
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = torch.tensor(gradient)
-
-
-def agree(parameters, arrays):
-    for parameter, array in zip(parameters, arrays, strict=True):
-        assert_close(parameter.detach(), torch.as_tensor(array), rtol=1e-12, atol=1e-14)
+TENSOR_WISE = [LARS, LAMB, RMSpropWarmUp]
 
 
 def lars(*, momentum, decay, trust, inside, skip=False):
@@ -92,21 +49,6 @@ def lamb(*, betas=(0.9, 0.999), eps=1e-6, decay=0.01, clamp=None, corrected=True
                 weight = min(max(weight, clamp[0]), clamp[1])
             x = x - rate * (weight / length if weight * length > 0 else 1.0) * step
         ends.append(x)
-    return ends
-
-
-def warm_up(*, momentum, smoothing, eps, slow, decay):
-    ends = []
-    for k, w in enumerate(start()):
-        m = d = np.zeros_like(w)
-        for rate, epoch, gradients in zip(RATES, EPOCHS, slopes(), strict=True):
-            g = gradients[k] + decay * w
-            sgd = 0.5 * exp(2 * (epoch - 10) / 5) if epoch < 10 else 0.5 + (epoch - 10) / 5
-            sgd = min(sgd, 1.0)
-            m = smoothing * m + (1 - smoothing) * g**2
-            d = momentum * d - (sgd + (1 - sgd) * slow / rate / (np.sqrt(m) + eps)) * g
-            w = w + rate * d
-        ends.append(w)
     return ends
 
 
@@ -176,7 +118,7 @@ def test_vectors_that_are_skipped_take_the_steps_of_adam_and_matrices_do_not():
     theirs = [nn.Parameter(torch.tensor(w)) for w in start()]
     adam = torch.optim.Adam(theirs, lr=0.1, eps=1e-6)
     for gradients in slopes():
-        _set(theirs, gradients)
+        set_gradients(theirs, gradients)
         adam.step()
 
     matrix, vectors = 0, (1, 2)
@@ -197,54 +139,7 @@ def test_a_parameter_whose_gradients_come_later_counts_its_own_updates():
     assert not torch.equal(late, early)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_rmsprop_warm_up_takes_the_paper_s_steps(decay):
-    given = {"momentum": 0.8, "smoothing": 0.95, "eps": 1e-6}
-    parameters = moved(RMSpropWarmUp, epochs=EPOCHS, lr_rmsprop=0.02, weight_decay=decay, **given)
-
-    agree(parameters, warm_up(slow=0.02, decay=decay, **given))
-
-
-def test_after_the_warm_up_the_steps_are_those_of_momentum_sgd():
-    ours = moved(RMSpropWarmUp, rates=[0.1] * UPDATES, epochs=[12.5] * UPDATES)
-    theirs = [nn.Parameter(torch.tensor(w)) for w in start()]
-    sgd = torch.optim.SGD(theirs, lr=0.1, momentum=0.9)
-    for gradients in slopes():
-        _set(theirs, gradients)
-        sgd.step()
-
-    agree(ours, [w.detach().numpy() for w in theirs])
-
-
-@pytest.mark.parametrize(("center", "period"), [(10.0, 5.0), (3.0, 0.5)])
-def test_the_share_of_sgd_rises_smoothly_to_one_and_never_beyond(center, period):
-    shares = [sgd_share(e / 100, center=center, period=period) for e in range(2000)]
-
-    assert all(a <= b for a, b in pairwise(shares))
-    assert max(shares) == 1.0
-    assert sgd_share(center, center=center, period=period) == 0.5
-    assert sgd_share(center + period / 2, center=center, period=period) == 1.0
-    h = 1e-6 * period
-    before, at, after = (sgd_share(center + d, center=center, period=period) for d in (-h, 0, h))
-    assert_close((after - at) / h, (at - before) / h, rtol=1e-5, atol=0)  # 1/period from both sides
-    nearly = sgd_share(center + period / 2 - h, center=center, period=period)
-    assert_close(nearly, 1.0, rtol=2e-6, atol=0)  # a slope of 2/period would have reached 1.5 here
-
-
-def test_an_update_at_learning_rate_zero_leaves_no_trace():
-    first = nn.Parameter(torch.tensor(start()[0]))
-    second = nn.Parameter(torch.tensor(start()[0]))
-    for w, rates in ((first, [0.0, 0.1, 0.1]), (second, [0.1, 0.1])):
-        optimizer = RMSpropWarmUp([w], 0.1)
-        for rate in rates:
-            optimizer.param_groups[0]["lr"] = rate
-            w.grad = torch.tensor(slopes()[0][0])
-            optimizer.step()
-
-    assert torch.equal(first, second)
-
-
-@pytest.mark.parametrize("kind", [LARS, LAMB, RMSpropWarmUp])
+@pytest.mark.parametrize("kind", TENSOR_WISE)
 def test_a_state_that_was_saved_and_loaded_goes_on_bit_for_bit(kind):
     parameters = [nn.Parameter(torch.tensor(w)) for w in start()]
     optimizer = kind(parameters, 0.1)
@@ -258,16 +153,16 @@ def test_a_state_that_was_saved_and_loaded_goes_on_bit_for_bit(kind):
             other = kind(others, 0.7)
             stored.seek(0)
             other.load_state_dict(torch.load(stored, weights_only=True))
-        _set(parameters, gradients)
+        set_gradients(parameters, gradients)
         optimizer.step()
         if update >= 4:
-            _set(others, gradients)
+            set_gradients(others, gradients)
             other.step()
 
     assert all(torch.equal(a, b) for a, b in zip(parameters, others, strict=True))
 
 
-@pytest.mark.parametrize("kind", [LARS, LAMB, RMSpropWarmUp])
+@pytest.mark.parametrize("kind", TENSOR_WISE)
 def test_a_sparse_gradient_is_refused_before_anything_moves(kind):
     dense, table = nn.Parameter(torch.ones(2)), nn.Embedding(3, 2, sparse=True)
     before = table.weight.detach().clone()
@@ -280,7 +175,7 @@ def test_a_sparse_gradient_is_refused_before_anything_moves(kind):
     assert torch.equal(table.weight, before)
 
 
-@pytest.mark.parametrize("kind", [LARS, LAMB, RMSpropWarmUp])
+@pytest.mark.parametrize("kind", TENSOR_WISE)
 def test_a_closure_computes_the_gradients_and_its_loss_comes_back(kind):
     w, unused = nn.Parameter(torch.full((2, 2), 2.0)), nn.Parameter(torch.ones(2))
     optimizer = kind([w, unused], 0.1)
@@ -297,7 +192,7 @@ def test_a_closure_computes_the_gradients_and_its_loss_comes_back(kind):
     assert optimizer.step() is None
 
 
-@pytest.mark.parametrize("kind", [LARS, LAMB, RMSpropWarmUp])
+@pytest.mark.parametrize("kind", TENSOR_WISE)
 def test_torch_s_schedules_set_the_learning_rate_of_each_group(kind):
     a, b = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
     optimizer = kind([{"params": [a]}, {"params": [b], "lr": 0.0}], 0.1)
@@ -311,7 +206,7 @@ def test_torch_s_schedules_set_the_learning_rate_of_each_group(kind):
     assert torch.equal(b, torch.ones(2, 2))
 
 
-@pytest.mark.parametrize("kind", [LARS, LAMB, RMSpropWarmUp])
+@pytest.mark.parametrize("kind", TENSOR_WISE)
 def test_parameters_of_several_types_move_as_if_each_were_alone(kind):
     ends = []
     for together in (True, False):
@@ -341,19 +236,8 @@ def test_parameters_of_several_types_move_as_if_each_were_alone(kind):
         (LAMB, {"lr": 0.1, "betas": (0.9, 1.0)}, r"betas\[1\] is 1.0"),
         (LAMB, {"lr": 0.1, "eps": 0.0}, "eps is 0.0"),
         (LAMB, {"lr": 0.1, "clamp": (2.0, 1.0)}, r"clamp is \(2.0, 1.0\)"),
-        (RMSpropWarmUp, {"lr": float("inf")}, "lr is inf"),
-        (RMSpropWarmUp, {"lr": 0.1, "period": 0.0}, "period is 0.0"),
     ],
 )
 def test_settings_out_of_range_are_refused(kind, settings, told):
     with pytest.raises(BadRecipe, match=told):
         kind([nn.Parameter(torch.ones(2))], **settings)
-
-
-def test_an_epoch_that_is_none_is_refused_and_the_old_one_stays():
-    optimizer = RMSpropWarmUp([nn.Parameter(torch.ones(2))], 0.1)
-    optimizer.set_epoch(3)
-    with pytest.raises(BadRecipe, match="epoch is -1"):
-        optimizer.set_epoch(-1)
-
-    assert optimizer.param_groups[0]["epoch"] == 3.0

@@ -347,6 +347,17 @@ def test_an_optimizer_goes_on_with_its_memory():
     assert torch.allclose(flat(whole), flat(half), rtol=0, atol=1e-12)
 
 
+def test_the_rates_that_are_told_are_those_of_the_optimizer_that_was_given():
+    model = net()
+    own = torch.optim.SGD([{"params": model[0].parameters()}, {"params": model[3].parameters(), "lr": 0.04}], lr=0.2)  # fmt: skip
+    recipe = Recipe(lr=5.0, updates=3, batch_size=None, schedule="step", every=2, factor=0.1)
+
+    told = train(model, blobs(), LOSS, recipe, optimizer=own)
+
+    assert told.trace.learning_rate == pytest.approx([0.2, 0.2, 0.02])
+    assert [group["lr"] for group in own.param_groups] == pytest.approx([0.02, 0.004])
+
+
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [

@@ -169,6 +169,35 @@ def test_what_cannot_be_shared_is_trained_alone_and_said(kind, changes, said):
     assert_alike(alone, one_by_one, together, at_once, tolerance=0.0)
 
 
+class Hesitant(nn.Module):
+    """Looks at its values where a batch has six samples, as the last of an epoch has."""
+
+    def forward(self, x):
+        return x if len(x) != 6 or float(x.detach().abs().sum()) > 0 else -x
+
+
+def test_a_last_batch_that_cannot_be_shared_is_known_before_anything_moves():
+    recipes = [Recipe(epochs=2, batch_size=16, seed=k) for k in range(2)]  # 70 = 4·16 + 6
+    alone, together = ([made(k).append(Hesitant()) for k in range(2)] for _ in range(2))
+    one_by_one = [train(m, task(), LOSS, r) for m, r in zip(alone, recipes, strict=True)]
+
+    told = train_population(together, task(), LOSS, recipes)
+
+    assert "one after the other: torch cannot compute their gradients at once" in told.notes[0]
+    assert_alike(alone, one_by_one, together, told, tolerance=0.0)
+    short = [replace(recipe, epochs=None, updates=4) for recipe in recipes]
+    fresh = [made(k).append(Hesitant()) for k in range(2)]
+    assert train_population(fresh, task(), LOSS, short).together == 2  # never comes that far
+
+
+def test_a_recipe_that_cannot_be_is_refused_before_any_member_is_trained():
+    models = [made(0), made(1)]
+    with pytest.raises(BadRecipe, match="batch_size is 71"):
+        train_population(models, task(), LOSS, [Recipe(), Recipe(batch_size=71)])
+
+    assert all(torch.equal(flat(model), flat(made(k))) for k, model in enumerate(models))
+
+
 def test_little_memory_makes_members_take_turns():
     recipes = [Recipe(epochs=2, seed=k) for k in range(5)]
     plenty = [made(k) for k in range(5)]

@@ -17,6 +17,17 @@ __all__ = ["diagnose"]
 @options.target
 @options.checkpoint
 @options.data_dir
+@click.option(
+    "--history",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The losses of the run: .jsonl, .csv or .parquet with a column loss; instead of the target's own.",
+)
+@click.option(
+    "--trials/--no-trials",
+    default=True,
+    show_default=True,
+    help="Restart where the point leads nowhere, to tell a floor of the model from a local minimum.",
+)
 @options.budget(500)
 @options.seed
 @options.plan
@@ -26,7 +37,7 @@ __all__ = ["diagnose"]
 @click.option(
     "--fail-on-stall",
     is_flag=True,
-    help="Exit with 3 if the model is at a critical point of any kind.",
+    help="Exit with 3 if something holds the training: any cause but progressing, model-floor and undecided.",
 )
 @click.pass_context
 def diagnose(
@@ -34,6 +45,8 @@ def diagnose(
     target: str,
     checkpoint: Path | None,
     data_dir: Path | None,
+    history: Path | None,
+    trials: bool,
     budget: int,
     seed: int,
     plan: bool,
@@ -44,7 +57,8 @@ def diagnose(
 ) -> None:
     """Why training is stuck at TARGET, with the proof.
 
-    The model is left as it was. Pictures of the landscape are made for --html only and come on top of --budget.
+    A TARGET that returns an unstick.Run with the optimizer, the batch size and the history of losses tells more: copies of
+    the run are trained on, unchanged and with one setting changed each. The model is left as it was. Pictures of the landscape are made for --html only and come on top of --budget.
     """
     run = load_run(target, checkpoint=checkpoint, data_dir=data_dir)
     if plan:
@@ -53,8 +67,17 @@ def diagnose(
         return
     with watching(expected(run.problem, budget), as_json=as_json, quiet=quiet) as progress:
         found = unstick.diagnose(
-            run.problem, budget=budget, seed=seed, pictures=html is not None, progress=progress
+            run.problem,
+            run.optimizer,
+            batch_size=run.batch_size,
+            history=run.history if history is None else unstick.RunTrace.read(history),
+            scheduler=run.scheduler,
+            clip_norm=run.clip_norm,
+            trials=trials,
+            budget=budget,
+            seed=seed,
+            pictures=html is not None,
+            progress=progress,
         )
     deliver(found, found.outcome, as_json=as_json, html=html)
-    moving = (unstick.Kind.NOT_CRITICAL, unstick.Kind.UNDECIDED)
-    context.exit(3 if fail_on_stall and found.point.kind not in moving else 0)
+    context.exit(3 if fail_on_stall and found.stalled else 0)

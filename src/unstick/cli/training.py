@@ -33,7 +33,7 @@ from unstick.training import (
     vary,
 )
 from unstick.training.loop import Progress
-from unstick.training.optimizers import OPTIMIZERS, kind_of
+from unstick.training.optimizers import OPTIMIZERS, kind_of, make_optimizer
 
 __all__ = ["Files", "Work", "files_of"]
 
@@ -119,11 +119,18 @@ class Work:
             pairs = zip(found.members, self.models, strict=True)
             return replace(found, members=tuple(self._scored(*pair) for pair in pairs))
         model, recipe = self.models[0], self.recipes[0]
+        optimizer = None
+        if (
+            self.stall and OPTIMIZERS[recipe.optimizer].make is not None
+        ):  # diagnosis asks it for more steps
+            moved = [p for p in model.parameters() if p.requires_grad]
+            optimizer = make_optimizer(recipe, moved, samples=len(data[0]))
         told = train(
             model,
             data,
             self.loss,
             recipe,
+            optimizer=optimizer,
             validation=validation,
             checkpoint=checkpoint,
             resume=resume,
@@ -132,8 +139,17 @@ class Work:
         told = self._scored(told, model)
         if not (self.stall and told.outcome == "no progress"):
             return told
-        problem = Problem(model, data, self.loss, weight_decay=_coupled(recipe))
-        return StalledRun(told, unstick.diagnose(problem, seed=recipe.seed, progress=progress))
+        problem = Problem(model, data, self.loss)
+        found = unstick.diagnose(
+            problem,
+            optimizer,
+            batch_size=recipe.size_of_batch(len(data[0])),
+            history=told.trace,
+            clip_norm=recipe.clip_norm,
+            seed=recipe.seed,
+            progress=progress,
+        )
+        return StalledRun(told, found)
 
     def _scored(self, told: Trained, model: nn.Module) -> Trained:
         """With a last look at the samples trained on and those never seen."""
@@ -271,10 +287,6 @@ def _validation(data: Dataset) -> tuple[Tensor, Tensor] | None:
     if data.validation_inputs is None or data.validation_targets is None:
         return None
     return data.validation_inputs, data.validation_targets
-
-
-def _coupled(recipe: Recipe) -> float:
-    return 0.0 if recipe.optimizer in ("adamw", "lamb") else recipe.weight_decay
 
 
 def _trained(told: Trained | StalledRun) -> Trained:

@@ -10,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from unstick.data.statistics import statistics
 from unstick.errors import BadData
 
 __all__ = ["Dataset"]
@@ -98,13 +99,8 @@ class Dataset:
             >>> plain.standardized().train_inputs.tolist(), plain.standardized().test_inputs.tolist()
             ([[-1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [2.0, 1.0]])
         """
-        inputs = self.train_inputs.double()
-        over = (0, 2, 3) if inputs.ndim == 4 else (0,)
-        mean = inputs.mean(over, keepdim=True)
-        deviation = inputs.std(over, correction=0, keepdim=True)
-        constant = inputs.amax(over, keepdim=True) == inputs.amin(over, keepdim=True)
-        deviation[constant] = 1.0
-        mean, deviation = mean.to(self.train_inputs), deviation.to(self.train_inputs)
+        found = statistics(self.train_inputs)
+        mean, deviation = found.mean.to(self.train_inputs), found.deviation.to(self.train_inputs)
         validation = self.validation_inputs
         return replace(
             self,

@@ -1,53 +1,83 @@
-"""Diagnose a stalled training: what the point is, what that means, and a way out that was tried.
+"""Diagnose a stalled training: the cause with its evidence, what the point is, and a way out that was tried.
 
-Answers: is this point the reason why the loss stands still, and does leaving it work?
-Does not answer: causes that need the training's history (steps, schedules, noise); where the point is not the reason,
-the answer is ``undecided`` and says so.
+Answers: why does the loss stand still, if it does, and what is there to do?
+Does not answer: which remedy is the best of several at equal cost.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Any, Final
 
-from unstick.critical.classifying import classify
+from torch.optim import Optimizer
+
 from unstick.critical.curvature import Progress
 from unstick.critical.escaping import LEAST, Escape, escape
 from unstick.critical.point import Kind, Point
+from unstick.diagnosis.cause import HEALTHY, Cause
+from unstick.diagnosis.evidence import Evidence, gather
 from unstick.diagnosis.portrait import Portrait, paint
+from unstick.diagnosis.rules import Support, support
+from unstick.diagnosis.run import Run
 from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
 from unstick.record import Fact, Record, number
+from unstick.trace import RunTrace
 
-__all__ = ["Cause", "Diagnosis", "Support", "diagnose"]
-
-
-class Cause(StrEnum):
-    """Why the loss stands still, as far as the point itself tells."""
-
-    STRICT_SADDLE = "strict-saddle"
-    DEGENERATE_POINT = "degenerate-point"
-    LOCAL_MINIMUM = "local-minimum"
-    UNDECIDED = "undecided"
+__all__ = ["Diagnosis", "Support", "diagnose"]
 
 
-CAUSES = {
-    Kind.SADDLE: Cause.STRICT_SADDLE,
-    Kind.MAXIMUM: Cause.STRICT_SADDLE,
-    Kind.DEGENERATE: Cause.DEGENERATE_POINT,
-    Kind.MINIMUM: Cause.LOCAL_MINIMUM,
-    Kind.NOT_CRITICAL: Cause.UNDECIDED,
-    Kind.UNDECIDED: Cause.UNDECIDED,
+CRITICAL: Final = (Cause.STRICT_SADDLE, Cause.DEGENERATE_POINT, Cause.LOCAL_MINIMUM)
+"""Causes that the point itself is."""
+
+HEADLINES: Final[Mapping[Cause, str]] = {
+    Cause.PROGRESSING: "You are fine: training goes on, or has learned its task.",
+    Cause.MODEL_FLOOR: "Nothing leads down from here: this is as low as the model gets by small steps.",
+    Cause.ZERO_GRADIENT_PATH: "A part of the model never gets a gradient, whatever its parameters.",
+    Cause.DEAD_UNITS: "A layer is dead: its units pass no gradient back for any sample.",
+    Cause.SATURATED_UNITS: "Units are saturated: they sit where their activation is flat.",
+    Cause.VANISHING_GRADIENT: "The gradient vanishes on its way back through the layers.",
+    Cause.SYMMETRIC_UNITS: "Units are copies of each other, and equal gradients keep them so.",
+    Cause.NON_FINITE: "The loss stopped being finite.",
+    Cause.UNSCALED_INPUTS: "The inputs are far from the scale that the layers are made for.",
+    Cause.UNSCALED_TARGETS: "The targets are far from what the outputs can reach.",
+    Cause.LOSS_OUTPUT_MISMATCH: "The loss does not fit the model's output layer.",
+    Cause.LEARNING_RATE_TOO_LARGE: "The learning rate is too large.",
+    Cause.LEARNING_RATE_TOO_SMALL: "The learning rate is too small.",
+    Cause.SCHEDULE_EXHAUSTED: "The schedule has used up the learning rate.",
+    Cause.GRADIENT_CLIPPING: "Clipping shortens every step.",
+    Cause.ILL_CONDITIONED_VALLEY: "A narrow valley: steps go to and fro across it instead of along it.",
+    Cause.GRADIENT_NOISE_FLOOR: "The noise of small batches undoes what the gradient gains.",
+    Cause.OVER_REGULARIZED: "Weight decay holds the parameters where the data would not.",
 }
 
-
-@dataclass(frozen=True, slots=True)
-class Support:
-    """What speaks for a cause."""
-
-    cause: Cause
-    strength: (
-        float  # 1.0: proved; 0.5: the point fits, but something that would decide was not tried
-    )
-    reasons: tuple[str, ...]
+MEANS: Final[Mapping[Cause, str]] = {
+    Cause.PROGRESSING: "Nothing needs to be changed for progress. Worry when the loss of as many updates again is no lower than "
+    "this by a twentieth of what is left.",
+    Cause.MODEL_FLOOR: "Copies of the training with other rates, batches and momentum did not get lower, nor did steps along −g or "
+    "negative curvature. What may: another model, other data, or another start (restarts were not tried).",
+    Cause.ZERO_GRADIENT_PATH: "No optimizer can move what has no gradient. Look at the output layer (a softmax over one unit, a ReLU "
+    "behind the last layer), at frozen or detached parts, and at heads that are zero.",
+    Cause.DEAD_UNITS: "Initialize the dead layer anew and train with a smaller rate, or use an activation with a slope on both "
+    "sides (leaky ReLU, ELU); at the same rate it may die again.",
+    Cause.SATURATED_UNITS: "Shrink the weights of that layer (Xavier or He initialization), or normalize before its activation.",
+    Cause.VANISHING_GRADIENT: "Use an activation with a steeper slope (ReLU) with He initialization, normalization between layers, or "
+    "fewer layers.",
+    Cause.SYMMETRIC_UNITS: "Break the symmetry: initialize the weights at random (Xavier or He), or add noise to them once.",
+    Cause.NON_FINITE: "Go back to a checkpoint before that update; look for logarithms, divisions and exponentials of outputs.",
+    Cause.UNSCALED_INPUTS: "Standardize the inputs: mean 0 and standard deviation 1 for each feature, by training statistics.",
+    Cause.UNSCALED_TARGETS: "Standardize the targets and undo it on the outputs.",
+    Cause.LOSS_OUTPUT_MISMATCH: "Give the loss what it expects: scores (logits) without softmax for cross-entropy, an output layer "
+    "without an activation for regression.",
+    Cause.LEARNING_RATE_TOO_LARGE: "Lower the rate to a tenth; from parameters that were thrown far off, start anew.",
+    Cause.LEARNING_RATE_TOO_SMALL: "Raise the rate by ten, and again while the loss falls faster.",
+    Cause.SCHEDULE_EXHAUSTED: "Restart the schedule, or slow its decay; see whether it was meant for epochs and called every update.",
+    Cause.GRADIENT_CLIPPING: "Clip at the usual length of the gradient, or not at all.",
+    Cause.ILL_CONDITIONED_VALLEY: "Use momentum (0.9 or more) or an adaptive optimizer; standardizing inputs or normalization widens "
+    "the valley.",
+    Cause.GRADIENT_NOISE_FLOOR: "Take larger batches, or lower the rate from here on.",
+    Cause.OVER_REGULARIZED: "Lower the weight decay by a hundred.",
+}
+"""What to do where the cause is not the point itself; for those the way out that was tried says more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,49 +92,83 @@ class Diagnosis(Record):
     portrait: Portrait | None
     cost: Cost  # verdict and escape; the pictures have their own
     outcome: str  # "complete", "budget" or "interrupted"
+    evidence: Evidence
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a cause was found that holds the training."""
+        return self.cause not in (*HEALTHY, Cause.UNDECIDED)
 
     def headline(self) -> str:
-        """The verdict in plain words."""
-        return self.point.headline()
+        """The cause in plain words, or the verdict where the point is the cause."""
+        if self.cause in CRITICAL or self.cause == Cause.UNDECIDED:
+            return self.point.headline()
+        return HEADLINES[self.cause]
 
     def facts(self) -> list[Fact]:
         """Summary, proof, what was tried, then the numbers."""
         facts = [("cause", str(self.cause)), ("summary", self.summary)]
+        facts += [
+            ("because", reason) for reason in self.causes[0].reasons if reason != self.point.proof
+        ]
+        others = [f"{other.cause} ({number(other.strength, 2)})" for other in self.causes[1:4]]
+        if others:
+            facts.append(("also", ", ".join(others)))
         facts += [fact for fact in self.point.facts() if fact[0] not in ("cost", "note")]
         if self.escape is not None:
             facts += [("escape", self.escape.headline()), ("how", self.escape.outcome)]
         facts.append(("cost", str(self.cost)))
         if self.portrait is not None:
             facts.append(("pictures", f"{self.portrait.headline()} {self.portrait.cost}"))
-        return facts + [fact for fact in self.point.facts() if fact[0] == "note"]
+        facts += [fact for fact in self.point.facts() if fact[0] == "note"]
+        return facts + [
+            ("not known", text)
+            for text in self.evidence.missing
+            if self.evidence.arms or "history" not in text
+        ]
 
 
 def diagnose(
     problem: Problem,
+    optimizer: Optimizer | None = None,
     *,
+    batch_size: int | None = None,
+    history: Sequence[float] | RunTrace | None = None,
+    scheduler: Any = None,
+    clip_norm: float | None = None,
+    trials: bool = True,
     budget: float = 500,
     seed: int = 0,
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Decide what kind of point training stands on, prove it, try to leave it, and draw it.
+    """Find out why a training stands still, prove what can be proved, try to leave the point, and draw it.
 
     Args:
-        problem: What is minimized. The model is left exactly as it was: the escape is tried and undone.
-        budget: Most work for verdict and escape, in full-data gradients; pictures have their own.
+        problem: What is minimized. The model is left exactly as it was: what is tried is tried on copies, or undone.
+        optimizer: That trained it, with its memory: copies of both are trained on, unchanged and with one setting changed
+            each. Its weight decay belongs to the loss where it goes through the gradient.
+        batch_size: Of an update; None: all samples.
+        history: The loss of each update.
+        scheduler: Of the learning rate, if there is one.
+        clip_norm: That gradients are clipped to, if they are.
+        trials: Restart where the point leads nowhere, to tell a floor of the model from a local minimum; that costs up to
+            500 gradients, or three halves of the run, on top.
+        budget: Most work for evidence, verdict and escape, in full-data gradients; pictures have their own.
         seed: Seed of everything random.
         pictures: Compute the portrait too.
         progress: Called with (stage, done, total).
 
     Returns:
-        The diagnosis; on Ctrl-C the best answer so far with ``outcome`` "interrupted".
+        The diagnosis; on Ctrl-C the best answer so far with ``outcome`` "interrupted". What was not given is not guessed:
+        ``evidence.missing`` says what could not be told without it.
 
     Raises:
         BudgetTooSmall: The budget does not pay for any answer.
         NonFinite: The Hessian holds inf or nan.
 
     Cost:
-        As ``classify`` and ``escape``; pictures about 25 s at most.
+        As ``classify`` and ``escape``, and with an optimizer up to 130 gradients; pictures about 25 s at most.
 
     Example:
         >>> import torch
@@ -113,28 +177,31 @@ def diagnose(
         >>> str(diagnosis.cause), diagnosis.escape.loss_after < 0.2, problem.value()
         ('strict-saddle', True, 1.0)
     """
+    run = Run(problem, optimizer, batch_size, history, scheduler, clip_norm)
     before = problem.spent
-    point = classify(problem, budget=budget, seed=seed, progress=progress)
-    outcome, tried, portrait = point.outcome, None, None
+    evidence, whole = gather(run, budget=budget, seed=seed, trials=trials, progress=progress)
+    point = evidence.point
+    outcome, tried, portrait = evidence.outcome, None, None
+    causes = support(evidence)
     if outcome != "interrupted":
         left = budget - (problem.spent - before).gradients
-        tried = _try_escape(problem, point, left, seed, progress)
+        tried = _try_escape(whole, point, max(left, 2 * LEAST), seed, progress)
         if tried is not None and "interrupted" in tried.outcome:
             outcome = "interrupted"
     cost = problem.spent - before
     if pictures and outcome != "interrupted":
-        portrait = paint(problem, point, tried, seed=seed, progress=progress)
+        portrait = paint(whole, point, tried, seed=seed, progress=progress)
         outcome = "interrupted" if portrait.outcome == "interrupted" else outcome
-    cause = CAUSES[point.kind]
     return Diagnosis(
-        cause=cause,
-        causes=(Support(cause, _strength(point), (point.proof,)),),
-        summary=summarize(point, tried, problem.samples),
+        cause=causes[0].cause,
+        causes=causes,
+        summary=summarize(causes[0], point, tried, problem.samples),
         point=point,
         escape=tried,
         portrait=portrait,
         cost=cost,
         outcome=outcome,
+        evidence=evidence,
     )
 
 
@@ -153,15 +220,11 @@ def _try_escape(
         problem.layout.restore(copies)
 
 
-def _strength(point: Point) -> float:
-    if point.kind in (Kind.SADDLE, Kind.MAXIMUM):
-        return 1.0
-    return 0.5 if point.kind in (Kind.DEGENERATE, Kind.MINIMUM) else 0.0
-
-
-def summarize(point: Point, tried: Escape | None, samples: int) -> str:
+def summarize(cause: Support, point: Point, tried: Escape | None, samples: int) -> str:
     """Two to four sentences: what it is, what it means, what to do next."""
     where = f"at loss {number(point.loss, 6)}"
+    if cause.cause in MEANS:
+        return f"{MEANS[cause.cause]} Training stands {where}."
     everything = f"all {samples:,} samples" if samples else "the function"
     if tried is not None and tried.moved:
         way_out = (

@@ -1,15 +1,14 @@
 """Does the same evaluation give the same answer twice, and if not, what broke it?"""
 
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from unstick.errors import NonDeterministic
+from unstick.problem.guard import devices_of, seed_randomness
 from unstick.record import number
 
 __all__ = ["check_deterministic"]
@@ -35,7 +34,7 @@ def check_deterministic(model: nn.Module, evaluate: Callable[[], tuple[float, Te
         return
     seeded: list[tuple[float, Tensor]] = []
     for _ in range(2):
-        _seed(first[1].device)
+        seed_randomness(0, devices_of(model))
         seeded.append(evaluate())
     why = (
         "it draws random numbers"
@@ -79,16 +78,6 @@ def _first_different(model: nn.Module, evaluate: Callable[[], Any]) -> str | Non
         if _equal(inputs, other_inputs) and not _equal(outputs, other_outputs):
             return name
     return None
-
-
-def _seed(device: torch.device) -> None:
-    """Seed only the generators that the guard puts back."""
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - what a user's model may draw from
-    torch.default_generator.manual_seed(0)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(0)
 
 
 def _recorder(

@@ -15,7 +15,17 @@ from torch.overrides import TorchFunctionMode
 
 from unstick.problem.matmul import fast_and_exact
 
-__all__ = ["Narrowing", "put_back_randomness", "unwrapped", "visiting", "wrappers"]
+__all__ = [
+    "Narrowing",
+    "devices_of",
+    "put_back_buffers",
+    "put_back_modes",
+    "put_back_randomness",
+    "seed_randomness",
+    "unwrapped",
+    "visiting",
+    "wrappers",
+]
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 SHORT = ("tf32", "bf16")  # internal types of float32 products that drop digits
@@ -52,6 +62,49 @@ def put_back_randomness(devices: Sequence[int]) -> Generator[None]:
         np.random.set_state(legacy)  # noqa: NPY002
 
 
+def seed_randomness(seed: int, devices: Sequence[int]) -> None:
+    """Seed just what ``put_back_randomness`` puts back for these devices, and inside it only."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - what a user's model may draw from
+    torch.default_generator.manual_seed(seed)
+    for device in devices:
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def devices_of(model: nn.Module) -> list[int]:
+    """Numbers of the CUDA devices that hold a model's parameters."""
+    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+
+
+@contextmanager
+def put_back_modes(model: nn.Module) -> Generator[None]:
+    """Afterwards every module is in train or eval mode as before, each in its own."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def put_back_buffers(model: nn.Module) -> Generator[None]:
+    """Afterwards every buffer is the tensor that it was, with the values that it had."""
+    before = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, values in before:
+                vars(module)["_buffers"][name] = buffer
+                buffer.copy_(values)
+
+
 @contextmanager
 def visiting(
     model: nn.Module,
@@ -75,32 +128,27 @@ def visiting(
         around: Wrappers of the model that a user's loss function may call instead of the model.
         on_autocast: Called when the model enters an autocast of its own.
     """
-    flags = [(module, module.training) for module in model.modules()]
     device = next(iter(model.parameters())).device
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    try:
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            put_back_randomness(devices),
-            _without_fast_path(),
-            warnings.catch_warnings(),
-            _eager(),
-            _passed_through([*around, *model.modules()]),
-            _dense(model),
-            torch.autocast(device.type, enabled=False),
-            _without_autocast(on_autocast),
-            _whole_products(),
-            fast_and_exact(device),
-            sdpa_kernel(SDPBackend.MATH),
-            _calm_cudnn(enabled=device.type != "cuda" or not _recurrent(model)),
-        ):
-            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)  # of vmap
-            model.train(training)
-            yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
+    with (
+        put_back_modes(model),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        put_back_randomness(devices_of(model)),
+        _without_fast_path(),
+        warnings.catch_warnings(),
+        _eager(),
+        _passed_through([*around, *model.modules()]),
+        _dense(model),
+        torch.autocast(device.type, enabled=False),
+        _without_autocast(on_autocast),
+        _whole_products(),
+        fast_and_exact(device),
+        sdpa_kernel(SDPBackend.MATH),
+        _calm_cudnn(enabled=device.type != "cuda" or not _recurrent(model)),
+    ):
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)  # of vmap
+        model.train(training)
+        yield
 
 
 class Narrowing(TorchFunctionMode):

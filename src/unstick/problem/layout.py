@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unstick.errors import BadModel, NonFinite
 
-__all__ = ["Layout", "layout_of"]
+__all__ = ["Layout", "check_built", "layout_of"]
 
 
 class Layout:
@@ -138,16 +138,26 @@ def layout_of(model: nn.Module) -> Layout:
             f"the model has no trainable parameter ({frozen} with requires_grad=False); expected at least one: "
             "set requires_grad=True on what you train"
         )
+    check_built(model)
     for name, parameter in trainable.items():
-        if isinstance(parameter, nn.UninitializedParameter):
-            raise BadModel(
-                f"parameter {name} has no shape yet (a lazy module): run the model once on a batch first"
-            )
         if not parameter.is_floating_point():
             raise BadModel(
                 f"parameter {name} has type {parameter.dtype}; expected real floating point"
             )
     return Layout(trainable)
+
+
+def check_built(model: nn.Module) -> None:
+    """Refuse a model of which parts have no shape yet.
+
+    Raises:
+        BadModel: Names the first such parameter or buffer.
+    """
+    for name, held in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(held, nn.UninitializedParameter | nn.UninitializedBuffer):
+            raise BadModel(
+                f"{name} has no shape yet (a lazy module): run the model once on a batch first"
+            )
 
 
 def _here(parameter: nn.Parameter) -> Tensor:

@@ -511,6 +511,20 @@ class Problem:
         part.samples = min(self.samples, drawn.all_samples)
         return part
 
+    @torch.inference_mode(False)
+    def with_decay(self, weight_decay: float | Mapping[str, float]) -> "Problem":
+        """The same problem with another weight decay: one number, or one for each parameter name (others 0).
+
+        Raises:
+            BadModel: An unknown name, a negative number, or sharded parameters.
+        """
+        ours = self.require_whole("with_decay")
+        decay = spread_decay(ours.layout, weight_decay)
+        placed = None if decay is None else decay.to(ours.layout.device, ours.dtype)
+        other = self._like(replace(ours, decay=placed))
+        other._choice.update(self._choice)  # curvature gains a multiple of the identity, no more
+        return other
+
     def write(self, theta: Tensor) -> None:
         """Move the model: set its trainable parameters from [n], each rounded to its own type."""
         self.layout.write(theta)

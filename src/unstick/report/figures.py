@@ -18,6 +18,7 @@ from unstick.record import number
 __all__ = [
     "LEGEND",
     "Figure",
+    "Table",
     "Trace",
     "Window",
     "amount",
@@ -25,6 +26,7 @@ __all__ = [
     "counted",
     "figure_layout",
     "label",
+    "log_axis",
     "numbers",
     "unseen",
     "zero_band",
@@ -44,6 +46,10 @@ LEGEND: Trace = {
 """Above the figure, in the order of the traces."""
 
 
+FEW_DECADES = 2.5
+"""A logarithmic axis over more powers of ten has no ticks between them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A figure with the words around it."""
@@ -56,6 +62,14 @@ class Figure:
     wide: bool = True  # over the full width of the page, or beside another one
     tall: int = 360  # height in pixels
     flat: bool = True  # False: a surface in space
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows that a reader compares."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +139,17 @@ def axis(title: str, **more: object) -> Trace:
         "automargin": True,
         **more,
     }
+
+
+def log_axis(title: str, low: float, high: float, **more: object) -> Trace:
+    """A logarithmic axis for positive values: 1, 2 and 5 of each decade where there are few, else powers of ten."""
+    decades = math.log10(high / low)
+    if decades > FEW_DECADES:
+        return axis(title, type="log", dtick=math.ceil(decades / 6), **more)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    ticks = [float(f"{m}e{power}") for power in range(first - 1, last + 1) for m in (1, 2, 5)]
+    texts = [amount(tick) for tick in ticks]
+    return axis(title, type="log", tickmode="array", tickvals=ticks, ticktext=texts, **more)
 
 
 def figure_layout(**more: object) -> Trace:

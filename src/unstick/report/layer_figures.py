@@ -1,9 +1,10 @@
-"""The curvature layer by layer: where eigenvectors lie, and how each layer bends the loss alone.
+"""The model layer by layer: where eigenvectors lie, how each layer bends the loss alone, what signal it lets through.
 
-Answers: which layers carry the sharpest and the lowest curvatures?
+Answers: which layers carry the sharpest and the lowest curvatures; where does the signal fade or grow?
 Does not answer: how layers bend the loss together; a block leaves the other layers fixed.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -11,9 +12,18 @@ from torch import Tensor
 
 from unstick.critical.layers import Block, CurvatureByLayer, LayerMass
 from unstick.record import number
-from unstick.report.figures import Figure, Trace, amount, axis, figure_layout, label, numbers
+from unstick.report.figures import (
+    Figure,
+    Trace,
+    amount,
+    axis,
+    figure_layout,
+    label,
+    numbers,
+)
+from unstick.training.signals import LayerSignal, SignalByLayer
 
-__all__ = ["blocks_figure", "mass_figures"]
+__all__ = ["blocks_figure", "mass_figures", "signal_figures"]
 
 ROWS = 40
 """Most layers that one figure shows: the ones with the most to show."""
@@ -76,6 +86,105 @@ def blocks_figure(found: CurvatureByLayer) -> Figure:
         layout,
         tall=2 * panel + between + 68,
     )
+
+
+def signal_figures(found: SignalByLayer) -> list[Figure]:
+    """The variance after each layer, and of the gradient there where it was asked for; on logarithmic axes."""
+    layers = found.layers
+    forward = {at: layer.variance for at, layer in enumerate(layers)}
+    backward = {
+        at: layer.gradient_variance
+        for at, layer in enumerate(layers)
+        if layer.gradient_variance is not None
+    }
+    figures: list[Figure] = []
+    if any(map(_has_logarithm, forward.values())):
+        title = found.headline().removesuffix(".")
+        figures.append(_signal_figure("signal", title, "variance", layers, forward, one=True))
+    if any(map(_has_logarithm, backward.values())):
+        title = "The variance of the gradient at the same places"
+        figures.append(
+            _signal_figure("signal-gradient", title, "variance of ∂loss/∂output", layers, backward)
+        )
+    return figures
+
+
+def _signal_figure(
+    name: str,
+    title: str,
+    what: str,
+    layers: Sequence[LayerSignal],
+    values: dict[int, float],
+    *,
+    one: bool = False,
+) -> Figure:
+    """Layers down in the order of the forward pass, the variance across."""
+    step = math.ceil(len(values) / ROWS)
+    every = list(values)
+    rows = sorted({*every[::step], every[-1]})
+    names = _apart([_called(layers[at]) for at in rows])
+    placed = [values[at] if _has_logarithm(values[at]) else math.nan for at in rows]
+    logs = [math.log10(value) for value in placed if not math.isnan(value)] + [0.0] * one
+    low, high = min(logs) - 0.25, max(logs) + 0.25
+    air = max(0.0, (1 - high + low) / 2)  # at least one power of ten
+    across = axis(
+        what,
+        type="log",
+        range=[low - air, high + air],
+        dtick=max(1, math.ceil((high - low + 2 * air) / 5)),
+    )
+    line: Trace = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": numbers(placed),
+        "y": [label(text) for text in names],
+        "line": {"color": "@measured", "width": 1.5},
+        "marker": {"color": "@measured", "size": 8},
+        "text": [label(layers[at].kind) for at in rows],
+        "hovertemplate": "%{y} (%{text})<br>%{x:.5g}<extra></extra>",
+        "showlegend": False,
+    }
+    down = _named_axis(names)
+    layout = figure_layout(
+        xaxis=across,
+        yaxis={**down, "categoryorder": "array", "categoryarray": [label(n) for n in names][::-1]},
+    )
+    if one:
+        edge = {"color": "@predicted", "width": 1.5, "dash": "dot"}
+        place = {"xref": "x", "yref": "paper", "x0": 1, "x1": 1, "y0": 0, "y1": 1}
+        layout["shapes"] = [{"type": "line", "line": edge, **place}]
+    missing = [text for text, value in zip(names, placed, strict=True) if math.isnan(value)]
+    more = ", …" if len(missing) > 6 else ""
+    lost = (
+        f" Not drawn, because 0 or not finite: {', '.join(missing[:6])}{more}." if missing else ""
+    )
+    some = f" Shown: {len(rows)} of {len(values)} layers, evenly spaced." if step > 1 else ""
+    caption = (
+        "Over samples and units together, in the order of the forward pass from above, on a logarithmic axis."
+        f"{' Dotted: 1.' if one else ''}{lost}{some}"
+    )
+    return Figure(name, title, caption, [line], layout, wide=False, tall=_tall(rows))
+
+
+def _has_logarithm(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _called(layer: LayerSignal) -> str:
+    """A layer's name; with its kind where it is only a number."""
+    return (
+        f"{layer.name} {layer.kind}".strip() if layer.name.isdigit() else layer.name or layer.kind
+    )
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """Names of which none is there twice: an axis draws a category once."""
+    seen = Counter[str]()
+    told: list[str] = []
+    for name in names:
+        seen[name] += 1
+        told.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return told
 
 
 def _map(

@@ -4,7 +4,6 @@ Answers: does the loss fall where the model of second order says it falls?
 Does not answer: anything between two measured points; lines only join them.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -24,13 +23,11 @@ from unstick.report.figures import (
     numbers,
     unseen,
 )
+from unstick.report.training_figures import curve, thinned
 from unstick.studies.demo import Demonstration
 from unstick.trace import RunTrace
 
 __all__ = ["escape_figure", "line_figures", "run_figure"]
-
-DRAWN = 4_000
-"""Most updates of a run that are drawn; of a longer one every second, third, … is."""
 
 HEADROOM = 4.0
 """Lines are cut above the point by this many times the deepest measured decrease."""
@@ -126,7 +123,7 @@ def run_figure(told: Demonstration) -> Figure:
     caption = (
         f"The loss recorded at each update, not smoothed. At update {last:,} the escape moved the parameters by "
         f"{amount(moved.step)}; the same optimizer then went on."
-        f"{_thinned(stalled, resumed)}{unseen(torch.tensor(stalled.loss + resumed.loss), 'update')}"
+        f"{thinned(max(len(stalled.loss), len(resumed.loss)))}{unseen(torch.tensor(stalled.loss + resumed.loss), 'update')}"
     )
     title = (
         f"Stuck at {amount(stalled.loss[-1] if stalled.loss else None)}, moved once, "
@@ -261,25 +258,7 @@ def _bars(names: list[str], values: list[float], colors: list[str], place: str) 
 
 
 def _run_trace(run: RunTrace, shift: int, name: str, color: str) -> Trace:
-    step = _stride(run)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [update + shift for update in run.updates[::step]],
-        "y": numbers(run.loss[::step]),
-        "name": name,
-        "line": {"color": color, "width": 2},
-        "hovertemplate": "update %{x:,}<br>loss %{y:.5g}<extra></extra>",
-    }
-
-
-def _stride(run: RunTrace) -> int:
-    return max(1, math.ceil(len(run.updates) / DRAWN))
-
-
-def _thinned(*runs: RunTrace) -> str:
-    stride = max(_stride(run) for run in runs)
-    return f" Of the longer run only every {stride}th update is drawn." if stride > 1 else ""
+    return curve([update + shift for update in run.updates], run.loss, name, color)
 
 
 def _upright(x: float) -> Trace:

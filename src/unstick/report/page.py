@@ -22,13 +22,16 @@ from unstick.critical.point import Point
 from unstick.critical.taylor import Profile
 from unstick.diagnosis.diagnosing import Diagnosis
 from unstick.diagnosis.portrait import Portrait
+from unstick.diagnosis.stall import StalledRun
 from unstick.landscape.plane import Plane
 from unstick.problem.cost import Cost
 from unstick.record import Record
-from unstick.report.figures import Figure
-from unstick.report.layer_figures import blocks_figure, mass_figures
+from unstick.report.figures import Figure, Table
+from unstick.report.knobs import members_table
+from unstick.report.layer_figures import blocks_figure, mass_figures, signal_figures
 from unstick.report.loss_figures import escape_figure, line_figures, run_figure
 from unstick.report.parameter_figures import gradient_figure, plane_figures, share_figure
+from unstick.report.population_figures import population_figures, swap_figures
 from unstick.report.serialization import to_json
 from unstick.report.spectrum_figures import (
     Curvatures,
@@ -37,20 +40,26 @@ from unstick.report.spectrum_figures import (
     spectrum_figure,
 )
 from unstick.report.story import story_of
+from unstick.report.training_figures import training_figures
 from unstick.spectrum.density import Density
 from unstick.spectrum.ends import Ends
 from unstick.studies.demo import Demonstration
+from unstick.training.averaging import Swapped
+from unstick.training.loop import Trained
+from unstick.training.population import Population
+from unstick.training.signals import SignalByLayer
 
 __all__ = ["save", "to_html"]
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, a sentence, and the figures under it."""
+    """A heading, a sentence, and the figures and the table under it."""
 
     title: str
     lead: str
     figures: tuple[Figure, ...]
+    table: Table | None = None
 
 
 def save(record: Record, path: str | Path) -> None:
@@ -84,7 +93,7 @@ def to_html(record: Record) -> str:
         The page, about 5 MB, nearly all of which is the plotting library. Equal records give equal pages.
     """
     story = story_of(record)
-    sections = [section for section in _sections(record) if section.figures]
+    sections = [section for section in _sections(record) if section.figures or section.table]
     notes = list(_notes(record))
     drawn = [figure for section in sections for figure in section.figures]
     return _template().render(
@@ -129,8 +138,32 @@ def _sections(record: Record) -> Iterable[Section]:
             yield Section("Along a line", "", tuple(line_figures([record], None)))
         case Plane():
             yield Section("The landscape", "", tuple(plane_figures(record, None)))
+        case Trained():
+            yield Section("The training", "", training_figures(record))
+        case StalledRun():
+            yield Section("The training", "", training_figures(record.trained))
+            yield from _of_diagnosis(record.diagnosis)
+        case Population():
+            yield from _of_population(record, "The members")
+        case Swapped():
+            yield Section("What the average is worth", "", swap_figures(record))
+            together = training_figures(record.together, prefix="together-")
+            yield Section("The large batches", "", together)
+            yield from _of_population(record.workers, "The workers")
+        case SignalByLayer():
+            yield Section("Layer by layer", "", tuple(signal_figures(record)))
         case _:
             return
+
+
+def _of_population(population: Population, title: str) -> Iterable[Section]:
+    members = population.members
+    if len(members) == 1:
+        yield Section(title, "", training_figures(members[0], prefix="member-"))
+        return
+    lead = f"{len(members):,} members, the lowest final loss first."
+    yield Section(title, "", population_figures(population))
+    yield Section(f"{title}, one by one", lead, (), members_table(population))
 
 
 def _of_diagnosis(diagnosis: Diagnosis) -> Iterable[Section]:
@@ -192,7 +225,14 @@ def _costs(record: Record) -> Iterable[tuple[str, Cost]]:
             yield "verdict and escape", record.cost
             if record.portrait is not None:
                 yield "pictures (own budget)", record.portrait.cost
-        case Point() | Escape() | Portrait() | CurvatureByLayer():
+        case StalledRun():
+            yield "the training", record.trained.cost
+            yield from _costs(record.diagnosis)
+        case Swapped():
+            yield "large batches", record.together.cost
+            yield "workers", record.workers.cost
+            yield "in all", record.cost
+        case Point() | Escape() | Portrait() | CurvatureByLayer() | Trained() | Population():
             yield "in all", record.cost
         case _:
             return
@@ -207,6 +247,20 @@ def _notes(record: Record) -> Iterable[str]:
             yield from _notes(record.point)
             if record.portrait is not None:
                 yield from _notes(record.portrait)
+        case StalledRun():
+            yield from record.trained.notes
+            yield from _notes(record.diagnosis)
+        case Trained():
+            yield from record.notes
+            yield from _partial("the training", record.outcome)
+        case Population():
+            yield from record.notes
+            yield from _partial("the population", record.outcome)
+            for place, member in enumerate(record.members):
+                yield from (f"member {place}: {note}" for note in member.notes)
+        case Swapped():
+            yield from _notes(record.together)
+            yield from _notes(record.workers)
         case Point():
             yield from record.notes
             yield from _partial("the verdict", record.outcome)

@@ -25,7 +25,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from unstick.errors import Unreadable
+from unstick.errors import Unreadable, UnstickError
 
 __all__ = ["SCHEMA", "TYPES", "from_json", "load", "to_json"]
 
@@ -40,26 +40,46 @@ Hint = Any
 
 TYPES: Mapping[str, str] = {
     "Block": "unstick.critical.layers",
+    "Conditioning": "unstick.training.standardizing",
     "Cost": "unstick.problem.cost",
+    "Course": "unstick.diagnosis.course",
     "CurvatureByLayer": "unstick.critical.layers",
     "Demonstration": "unstick.studies.demo",
     "Density": "unstick.spectrum.density",
     "Diagnosis": "unstick.diagnosis.diagnosing",
     "Ends": "unstick.spectrum.ends",
     "Escape": "unstick.critical.escaping",
+    "Evidence": "unstick.diagnosis.evidence",
+    "Inertia": "unstick.spectrum.inertia",
+    "Initialized": "unstick.training.initialization",
     "Interval": "unstick.spectrum.interval",
+    "Kept": "unstick.training.pretrained",
     "Layer": "unstick.diagnosis.portrait",
     "LayerMass": "unstick.critical.layers",
+    "LayerSignal": "unstick.training.signals",
+    "LayerState": "unstick.diagnosis.signals",
     "LayeredEnds": "unstick.critical.layers",
+    "Outcome": "unstick.diagnosis.evidence",
     "Pairs": "unstick.spectrum.ends",
     "Plan": "unstick.critical.planning",
     "Plane": "unstick.landscape.plane",
     "Point": "unstick.critical.point",
+    "Population": "unstick.training.population",
     "Portrait": "unstick.diagnosis.portrait",
+    "Pretrained": "unstick.training.pretrained",
     "Profile": "unstick.critical.taylor",
+    "Recipe": "unstick.training.recipe",
     "RunTrace": "unstick.trace",
-    "Support": "unstick.diagnosis.diagnosing",
+    "Score": "unstick.training.samples",
+    "SignalByLayer": "unstick.training.signals",
+    "Signals": "unstick.diagnosis.signals",
+    "StalledRun": "unstick.diagnosis.stall",
+    "Steps": "unstick.diagnosis.evidence",
+    "Support": "unstick.diagnosis.rules",
+    "Swapped": "unstick.training.averaging",
+    "ToleranceSweep": "unstick.spectrum.inertia",
     "TraceEstimate": "unstick.spectrum.trace",
+    "Trained": "unstick.training.loop",
 }
 """Every type that can be written, and the module it lives in; a module is imported when it is needed."""
 
@@ -211,6 +231,8 @@ def _decoded(value: Json, hint: Hint, where: str) -> Json:
         return _decoded_tuple(_expect(value, list, where), inside, where)
     if origin is list:
         items = _expect(value, list, where)
+        if set(map(type, items)) <= _plain(inside[0]):  # a long trace is read ten times as fast
+            return items
         return [_decoded(item, inside[0], f"{where}[{at}]") for at, item in enumerate(items)]
     if origin in (dict, Mapping):
         pairs = _expect(value, dict, where).items()
@@ -229,6 +251,16 @@ def _decoded(value: Json, hint: Hint, where: str) -> Json:
     if hint is type(None) or hint is None:
         return _expect(value, type(None), where)
     return _expect(value, hint, where)
+
+
+@cache
+def _plain(hint: Hint) -> frozenset[type]:
+    """The types of which every value is read as it stands; none where each has to be looked at."""
+    if get_origin(hint) in (types.UnionType, Union):
+        return frozenset[type]().union(*map(_plain, get_args(hint)))
+    if hint is float:
+        return frozenset({float, int})
+    return frozenset({hint}) if hint in (int, str, bool, type(None)) else frozenset()
 
 
 def _decoded_union(value: Json, choices: tuple[Any, ...], where: str) -> Json:
@@ -265,17 +297,20 @@ def _decoded_record(document: dict[str, Any], kind: type, where: str) -> Json:
     given = {key: value for key, value in document.items() if key != "type"}
     for key in sorted(hints.keys() ^ given.keys()):
         raise Unreadable(f"{where}.{key[:40]} is {'missing' if key in hints else 'not known'}")
-    return kind(
-        **{key: _decoded(given[key], hint, f"{where}.{key}") for key, hint in hints.items()}
-    )
+    read = {key: _decoded(given[key], hint, f"{where}.{key}") for key, hint in hints.items()}
+    try:
+        return kind(**read)
+    except UnstickError as refusal:  # such as a recipe with a negative rate
+        raise Unreadable(f"{where}: {_one_line(refusal)}") from None
 
 
 def _decoded_float(value: Json, where: str) -> float:
+    """A whole number stays one, as it was written: a recipe of 10 epochs is not one of 10.0."""
     if value in ("inf", "-inf", "nan"):
         return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unreadable(f"{where} is not a number: {_shown(value)}")
-    return float(value)
+    return value
 
 
 def _decoded_tensor(value: Json, where: str) -> Tensor:

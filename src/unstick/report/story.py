@@ -4,22 +4,32 @@ Answers: which badge, which words, which numbers, in which order?
 Does not answer: how they look; the terminal and the page draw the same story.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
+from statistics import median
 
 from unstick.critical.escaping import Escape
 from unstick.critical.layers import CurvatureByLayer, LayeredEnds
 from unstick.critical.planning import Plan
 from unstick.critical.point import Kind, Point
 from unstick.diagnosis.diagnosing import Diagnosis
+from unstick.diagnosis.stall import StalledRun
 from unstick.problem.cost import Cost
 from unstick.problem.memory import size
 from unstick.record import Fact, Record, number
-from unstick.report.figures import amount
+from unstick.report.figures import amount, counted
+from unstick.report.knobs import reached
 from unstick.spectrum.density import Density
 from unstick.spectrum.ends import Ends
 from unstick.spectrum.interval import Interval
 from unstick.studies.demo import Demonstration
+from unstick.training.averaging import Swapped
+from unstick.training.loop import Trained
+from unstick.training.population import Population
+from unstick.training.samples import Score
+from unstick.training.signals import SignalByLayer
 
 __all__ = ["Card", "Story", "Tone", "story_of"]
 
@@ -42,6 +52,17 @@ TONES = {
     Kind.DEGENERATE: Tone.OPEN,
     Kind.UNDECIDED: Tone.OPEN,
 }
+
+
+ENDS: Mapping[str, Tone] = {
+    "done": Tone.MOVING,
+    "target reached": Tone.SETTLED,
+    "second-order stationary": Tone.SETTLED,
+    "no progress": Tone.OPEN,
+    "diverged": Tone.OPEN,
+    "interrupted": Tone.OPEN,
+}
+"""What the end of a training means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,24 @@ def story_of(record: Record) -> Story:
             return Story(
                 badge, tone, record.headline(), "", "", _escape_cards(record), tuple(record.facts())
             )
+        case StalledRun():
+            told = story_of(record.diagnosis)
+            cards = (_length_card(record.trained), *told.cards)
+            facts = _without(record.facts(), told.summary, told.proof)
+            return Story(
+                told.badge, told.tone, record.headline(), told.summary, told.proof, cards, facts
+            )
+        case Trained():
+            badge, tone = record.outcome, ENDS.get(record.outcome, Tone.PLAIN)
+            return _judged(badge, tone, record, _training_cards(record))
+        case Population():
+            return _judged(*_population_end(record), record, _population_cards(record))
+        case Swapped():
+            return _judged(*_swap_end(record), record, _swap_cards(record))
+        case SignalByLayer():
+            if record.outcome == "finite":
+                return _plain(record, ())
+            return _judged(record.outcome, Tone.OPEN, record, ())
         case Ends():
             return _plain(record, _ends_cards(record))
         case LayeredEnds():
@@ -110,7 +149,11 @@ def story_of(record: Record) -> Story:
 
 
 def _plain(record: Record, cards: tuple[Card, ...]) -> Story:
-    return Story("", Tone.PLAIN, record.headline(), "", "", cards, tuple(record.facts()))
+    return _judged("", Tone.PLAIN, record, cards)
+
+
+def _judged(badge: str, tone: Tone, record: Record, cards: tuple[Card, ...]) -> Story:
+    return Story(badge, tone, record.headline(), "", "", cards, tuple(record.facts()))
 
 
 def _without(facts: list[Fact], *said: str) -> tuple[Fact, ...]:
@@ -201,6 +244,76 @@ def _run_cards(demonstration: Demonstration) -> tuple[Card, ...]:
             f"{resumed:.1%}",
             f"was {stalled:.1%} while stuck; {demonstration.test_accuracy:.1%} on new samples",
         ),
+    )
+
+
+def _training_cards(told: Trained) -> tuple[Card, ...]:
+    last, known = told.last(), [second for second in told.trace.seconds if second is not None]
+    first = f"mean over the last epoch; {amount(told.first_loss)} at first"
+    pace = f"an update {amount(number(1e3 * median(known), 2))} ms" if known else ""
+    return (
+        Card("Final loss", amount(told.final_loss), first if told.trace.loss else "no update"),
+        *(() if last is None else (_score_card(last),)),
+        _length_card(told),
+        Card("Seconds", f"{told.cost.seconds:.1f}", pace),
+    )
+
+
+def _length_card(told: Trained) -> Card:
+    return Card("Epochs", number(told.epochs), counted(len(told.trace.loss), "update"))
+
+
+def _score_card(score: Score, what: str = "") -> Card:
+    """The accuracy where there is one, else the loss."""
+    split = what or score.split.capitalize()
+    if score.accuracy is None:
+        return Card(f"{split} loss", amount(score.loss), f"after update {score.update:,}")
+    return Card(
+        f"{split} accuracy", f"{score.accuracy:.2%}", f"{score.split} loss {amount(score.loss)}"
+    )
+
+
+def _population_end(told: Population) -> tuple[str, Tone]:
+    if told.outcome == "interrupted":
+        return told.outcome, ENDS[told.outcome]
+    lost = sum(reached(member) is None for member in told.members)
+    if lost == len(told.members):
+        return "all diverged", Tone.OPEN
+    return (f"{lost} of {len(told.members)} diverged" if lost else "done"), Tone.MOVING
+
+
+def _population_cards(told: Population) -> tuple[Card, ...]:
+    ends = {k: end for k, m in enumerate(told.members) if (end := reached(m)) is not None}
+    scores = [score for member in told.members if (score := member.last()) is not None]
+    cards = [Card("Members", f"{len(told.members):,}", f"{told.together:,} trained at once")]
+    if ends:
+        best = min(ends, key=lambda k: ends[k])
+        cards.append(Card("Lowest final loss", amount(ends[best]), f"member {best}"))
+    if known := [score for score in scores if isfinite(score.loss)]:
+        exact = [score for score in known if score.accuracy is not None]
+        best_score = (
+            max(exact, key=lambda s: s.accuracy or 0.0)
+            if exact
+            else min(known, key=lambda s: s.loss)
+        )
+        cards.append(_score_card(best_score, f"Best {best_score.split}"))
+    return (*cards, _cost_card(told.cost))
+
+
+def _swap_end(told: Swapped) -> tuple[str, Tone]:
+    """Where the average stands among what it is made of."""
+    losses = [told.before.loss, *(score.loss for score in told.apart)]
+    if told.averaged.loss < min(losses):
+        return "average is lowest", Tone.MOVING
+    return "average is not lowest", Tone.OPEN
+
+
+def _swap_cards(told: Swapped) -> tuple[Card, ...]:
+    return (
+        _score_card(told.before, "Before:"),
+        _score_card(told.averaged, "Average:"),
+        Card("Workers", f"{len(told.apart)}", f"{told.workers.together} trained at once"),
+        _cost_card(told.cost),
     )
 
 

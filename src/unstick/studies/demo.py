@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import SGD
@@ -193,7 +192,14 @@ class _Training:
     def until_it_stands_still(self) -> RunTrace:
         """Train until no epoch's mean loss of the last ``patience`` epochs was lower than before."""
         way = self._way
-        return self._go(updates=way.limit, patience=way.patience, improvement=STANDSTILL).trace
+        recipe = Recipe(
+            batch_size=way.batch_size,
+            updates=way.limit,
+            patience=way.patience,
+            improvement=STANDSTILL,
+            seed=self._seed,
+        )
+        return self._go(recipe).trace
 
     def until_accurate(self) -> RunTrace:
         """Train to the accuracy wanted, for the most updates, or until Ctrl-C."""
@@ -201,7 +207,8 @@ class _Training:
         for part in range(parts):
             if self._progress is not None:
                 self._progress("training on", part, parts)
-            told = self._go(updates=self._way.most // parts, seed=self._seed + 1 + part)
+            updates, seed = self._way.most // parts, self._seed + 1 + part
+            told = self._go(Recipe(batch_size=self._way.batch_size, updates=updates, seed=seed))
             trace.extend(told.trace)
             if told.outcome != "done" or self.accuracy() >= self._way.goal:
                 break
@@ -212,6 +219,5 @@ class _Training:
         score = evaluate(self._model, self._samples if data is None else data, LOSS)
         return score.accuracy or 0.0
 
-    def _go(self, **knobs: Any) -> Trained:
-        recipe = Recipe(**{"batch_size": self._way.batch_size, "seed": self._seed, **knobs})
+    def _go(self, recipe: Recipe) -> Trained:
         return train(self._model, self._samples, LOSS, recipe, optimizer=self._optimizer)

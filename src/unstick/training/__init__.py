@@ -1,17 +1,16 @@
 """Time: how parameters move; loop, optimizers, schedules, initialization, normalization, populations."""
 
 from unstick.training.averaging import Swapped, swap
-from unstick.training.initialization import initialize, load_pretrained, signal_by_layer
+from unstick.training.initialization import initialize
 from unstick.training.loop import Trained, train
 from unstick.training.networks import network
-from unstick.training.normalization import (
-    condition_number,
-    insert_normalization,
-    strip_normalization,
-)
+from unstick.training.normalization import insert_normalization, strip_normalization
 from unstick.training.population import Population, train_population
+from unstick.training.pretrained import load_pretrained
 from unstick.training.recipe import Recipe, vary
 from unstick.training.samples import Score, evaluate
+from unstick.training.signals import signal_by_layer
+from unstick.training.standardizing import condition_number
 
 __all__ = [
     "Population",

@@ -18,6 +18,7 @@ from unstick.problem.cost import Cost
 from unstick.problem.objective import BatchLoss
 from unstick.record import Fact, Record, number
 from unstick.training.loop import Progress, Trained, train
+from unstick.training.optimizers import settings_of
 from unstick.training.population import Population, train_population
 from unstick.training.recipe import Recipe
 from unstick.training.samples import Samples, Score, evaluate
@@ -52,9 +53,9 @@ class Swapped(Record):
     def facts(self) -> list[Fact]:
         """Each phase, then the price."""
         return [
-            ("large batches", f"{self.together.recipe}: {_told(self.before)}"),
-            *((f"worker {k}", _told(score)) for k, score in enumerate(self.apart)),
-            ("averaged", _told(self.averaged)),
+            ("large batches", f"{self.together.recipe}: {self.before.split} {self.before}"),
+            *((f"worker {k}", f"{score.split} {score}") for k, score in enumerate(self.apart)),
+            ("averaged", f"{self.averaged.split} {self.averaged}"),
             ("took", str(self.cost)),
         ]
 
@@ -85,7 +86,7 @@ def swap(
         progress: Told how many updates are done.
 
     Raises:
-        BadRecipe: Fewer than one worker.
+        BadRecipe: Fewer than one worker, or settings of either phase out of range; the model has not moved.
 
     Cost:
         That of both phases; the workers are trained at once where their model allows it.
@@ -103,6 +104,8 @@ def swap(
     def score(of: nn.Module) -> Score:
         return evaluate(of, looked_at, loss, batch_loss=batch_loss, split=split)
 
+    settings_of(small, samples=samples.count)  # refused now, not after the first phase
+    size = small.size_of_batch(samples.count)
     together = train(model, samples, loss, large, batch_loss=batch_loss, progress=progress)
     before = score(model)
     copies = [deepcopy(model) for _ in range(workers)]
@@ -112,7 +115,7 @@ def swap(
     )
     scores = tuple(score(copy) for copy in copies)
     _average(model, copies)
-    samples.renew_statistics(model, recipes[0].size_of_batch(samples.count))
+    samples.renew_statistics(model, size)
     spent = together.cost + apart.cost
     return Swapped(
         together,
@@ -129,8 +132,3 @@ def _average(model: nn.Module, copies: Sequence[nn.Module]) -> None:
     named = [dict(copy.named_parameters()) for copy in copies]
     for name, parameter in model.named_parameters():
         parameter.copy_(torch.stack([each[name] for each in named]).mean(0))
-
-
-def _told(score: Score) -> str:
-    accuracy = "" if score.accuracy is None else f", accuracy {score.accuracy:.4f}"
-    return f"{score.split} loss {number(score.loss)}{accuracy}"

@@ -29,7 +29,7 @@ def write_state(path: Path, state: Any) -> None:
     """Write a tree of mappings, sequences, tensors, numbers and strings; the file that was there is replaced at once.
 
     Raises:
-        BadCheckpoint: The file cannot be written.
+        BadCheckpoint: The file cannot be written, or holds no tensors of such a type.
         TypeError: Something else is in the tree.
     """
     tensors: dict[str, Tensor] = {}
@@ -38,7 +38,11 @@ def write_state(path: Path, state: Any) -> None:
     try:
         save_file(tensors, beside, metadata={"format": FORMAT, "state": tree})
         beside.replace(path)
-    except (OSError, SafetensorError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+    ) as error:  # KeyError: a type that the format has not
         beside.unlink(missing_ok=True)
         raise BadCheckpoint(f"{path} cannot be written: {error}") from None
 
@@ -60,7 +64,7 @@ def read_state(path: Path) -> Any:
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         return _unpacked(json.loads(about["state"]), tensors)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BadCheckpoint(f"{path} is not the state of a training: {error}") from None
 
 
@@ -79,28 +83,37 @@ def is_state(path: Path) -> bool:
 def _packed(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     """The JSON of a value; tensors go beside it under the name of their place."""
     if isinstance(value, Tensor):
-        tensors[where] = (
-            value.detach().cpu().clone().contiguous()
-        )  # safetensors refuses shared memory
-        return {"tensor": where}
+        # a clone, since safetensors refuses shared memory
+        return {"tensor": _beside(value.detach().cpu().clone().contiguous(), where, tensors)}
     if isinstance(value, dict):
         pairs = cast("dict[Any, Any]", value).items()
-        return {
-            "map": [
-                [key, _packed(item, f"{where}.{key}".lstrip("."), tensors)] for key, item in pairs
-            ]
-        }
+        for key in (key for key, _ in pairs if not isinstance(key, int | str)):
+            raise TypeError(
+                f"{where} has the key {key!r}; a state can have names and whole numbers"
+            )
+        packed = [
+            [key, _packed(item, f"{where}.{key}".lstrip("."), tensors)] for key, item in pairs
+        ]
+        return {"map": packed}
     if isinstance(value, (list, tuple)):
         items = cast("list[Any]", value)
         if len(items) > 16 and all(type(item) is float for item in items):
-            tensors[where] = torch.tensor(items, dtype=torch.float64)
-            return {"floats": where}
+            return {"floats": _beside(torch.tensor(items, dtype=torch.float64), where, tensors)}
         return [
             _packed(item, f"{where}.{at}".lstrip("."), tensors) for at, item in enumerate(items)
         ]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{where} is a {type(value).__name__}, which a state cannot hold")
+
+
+def _beside(tensor: Tensor, where: str, tensors: dict[str, Tensor]) -> str:
+    """Put a tensor beside the tree; its name there, which is that of its place unless another one has that."""
+    name = where
+    while name in tensors:
+        name += "'"
+    tensors[name] = tensor
+    return name
 
 
 def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 from unstick.errors import BadModel
 from unstick.problem.batches import Batch, leaves
-from unstick.problem.guard import visiting
+from unstick.problem.guard import put_back_buffers, visiting
 from unstick.problem.layout import layout_of
 from unstick.problem.objective import BatchLoss
 from unstick.record import number
@@ -92,6 +92,7 @@ class Crew:
         first = members[0]
         self._whole, self._norms = first.order.whole, first.recipe.norms
         self._batches, self._size = first.order.batches, first.order.batch_size
+        self._last_size = first.order.last_size
         dtype = self._layout.dtype
         self._theta = torch.stack([layout_of(m.model).read(dtype) for m in members])
         self._memory = {name: torch.zeros_like(self._theta) for name in rule.memory}
@@ -127,6 +128,16 @@ class Crew:
         """Whether nobody goes on."""
         return self.done == self.updates or not len(self._live)
 
+    def record_shapes(self) -> None:
+        """Record an update for every shape of batch there will be, so that one that cannot be is known beforehand.
+
+        Raises:
+            CannotShare: Torch cannot transform or record the model's gradient.
+        """
+        self._recorded(self._first_batch())
+        if self._last_size < self._size and self.updates >= self._batches:
+            self._recorded(self._first_batch(self._last_size))
+
     def check_alike(self) -> None:
         """Compare each member's first loss, computed alone, with that of its row.
 
@@ -137,11 +148,9 @@ class Crew:
         _, values, _ = self._recorded(batch).run(self._theta, self._buffers, self._frozen, batch)
         for row, member in enumerate(self.members):
             mine = batch if self._whole else _row_of(batch, row)
-            kept = {name: b.detach().clone() for name, b in member.model.named_buffers()}
-            with visiting(member.model, training=True), torch.no_grad():
-                alone = float(self._objective(member.model, mine))
-                for name, buffer in member.model.named_buffers():
-                    buffer.copy_(kept[name])
+            model = member.model
+            with visiting(model, training=True), put_back_buffers(model), torch.no_grad():
+                alone = float(self._objective(model, mine))
             found = float(values[row])
             if isfinite(alone) and not abs(found - alone) <= ALIKE * max(abs(alone), ALIKE):
                 raise BadModel(
@@ -290,11 +299,11 @@ class Crew:
         rows = self._epoch[:, at * self._size : (at + 1) * self._size]
         return self._taken(rows), rows.shape[1]
 
-    def _first_batch(self) -> Batch:
-        """A batch of each member such as the first, without moving their orders."""
+    def _first_batch(self, size: int | None = None) -> Batch:
+        """A batch of each member such as the first, without moving their orders; or of another size."""
         if self._whole:
             return self._samples.batch
-        return self._taken(torch.arange(self._size).expand(len(self._rows), -1))
+        return self._taken(torch.arange(size or self._size).expand(len(self._rows), -1))
 
     def _taken(self, rows: Tensor) -> Batch:
         flat = rows.reshape(-1).to(self._samples.device)

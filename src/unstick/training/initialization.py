@@ -1,27 +1,22 @@
-"""How a training begins: weights drawn by a scheme or taken from another model, and what signal they let through.
+"""How a training begins where nothing is learned yet: weights drawn by a scheme.
 
-Answers: where do the parameters start, from which seed, and how does the variance change from layer to layer?
-Does not answer: how they move from there.
+Answers: where do the parameters start, from which seed?
+Does not answer: what signal that start lets through (``signals``); parameters learned elsewhere (``pretrained``).
 """
 
 import copy
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from itertools import pairwise
 from math import isfinite, nan, sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from unstick.errors import BadCheckpoint, BadData, BadModel, BadRecipe, NonFinite
-from unstick.problem.batches import leaves, place
-from unstick.problem.guard import put_back_randomness, visiting
-from unstick.problem.layout import layout_of
-from unstick.record import Fact, Record, number
+from unstick.errors import BadModel, BadRecipe
+from unstick.problem.guard import put_back_randomness, seed_randomness
+from unstick.problem.layout import check_built
+from unstick.record import Fact, Record
 from unstick.training.normalization import (
     BATCH_NORMS,
     CONVOLUTIONS,
@@ -31,19 +26,9 @@ from unstick.training.normalization import (
     TRANSPOSED,
 )
 from unstick.training.order import generator_for
+from unstick.training.settings import check_choice
 
-__all__ = [
-    "BIASES",
-    "SCHEMES",
-    "Initialized",
-    "Kept",
-    "LayerSignal",
-    "Pretrained",
-    "SignalByLayer",
-    "initialize",
-    "load_pretrained",
-    "signal_by_layer",
-]
+__all__ = ["BIASES", "SCHEMES", "Initialized", "initialize"]
 
 SCHEMES = ("zero", "one", "constant", "normal", "xavier", "he", "orthogonal", "default")
 """What ``initialize`` knows."""
@@ -51,11 +36,9 @@ SCHEMES = ("zero", "one", "constant", "normal", "xavier", "he", "orthogonal", "d
 BIASES = ("zero", "default", "keep")
 """What it does with biases: 0, as torch draws them, or nothing."""
 
-GAINS = {
-    "xavier": 1.0,
-    "he": sqrt(2),
-    "orthogonal": 1.0,
-}  # √2 makes up for the half that a ReLU cuts
+GAINS = {"xavier": 1.0, "he": sqrt(2), "orthogonal": 1.0}
+"""√2 makes up for the half that a ReLU cuts."""
+
 FILLED = {"zero": 0.0, "one": 1.0}
 
 DENSE = (*LAYERS, nn.Bilinear)
@@ -85,90 +68,6 @@ class Initialized(Record):
             ("others", ", ".join(self.reset) or "none"),
             ("seed", str(self.seed)),
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A tensor of the model that the state has in another shape, or not at all."""
-
-    name: str
-    shape: tuple[int, ...]  # in the model
-    given: tuple[int, ...] | None  # in the state; None: not there
-
-
-@dataclass(frozen=True, slots=True)
-class Pretrained(Record):
-    """Which tensors came from another model and which did not."""
-
-    loaded: tuple[str, ...]
-    kept: tuple[Kept, ...]  # wanted, but nothing fits
-    unused: tuple[str, ...]  # names of the state that the model has not
-
-    def headline(self) -> str:
-        """How many tensors were loaded."""
-        total = len(self.loaded) + len(self.kept)
-        return (
-            f"{len(self.loaded)} of {total} tensors loaded; {len(self.unused)} given ones unused."
-        )
-
-    def facts(self) -> list[Fact]:
-        """What stays as it was, with both shapes, then the names."""
-        shapes = [
-            (f"{kept.name} kept", f"{list(kept.shape)}; given: {_shape(kept.given)}")
-            for kept in self.kept
-        ]
-        return [
-            *shapes,
-            ("loaded", ", ".join(self.loaded)),
-            ("unused", ", ".join(self.unused) or "none"),
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSignal:
-    """What one layer puts out."""
-
-    name: str
-    kind: str  # class of the module
-    variance: float  # over samples and units together; nan where not finite
-    ratio: (
-        float | None
-    )  # to the layer before, the first one's to the inputs; None where that is 0 or not known
-    gradient_variance: float | None  # of ∂loss/∂output; None: not asked for, or none arrives
-
-
-@dataclass(frozen=True, slots=True)
-class SignalByLayer(Record):
-    """The variance of the signal after each layer, in the order of the forward pass."""
-
-    layers: tuple[LayerSignal, ...]
-    outcome: str  # "finite", or "not finite": some output holds inf or nan
-
-    def headline(self) -> str:
-        """Where the variance begins and ends."""
-        if broken := [layer for layer in self.layers if not isfinite(layer.variance)]:
-            return f"The signal is not finite from {_told(broken[0])} on."
-        first, last = self.layers[0], self.layers[-1]
-        return (
-            f"The variance goes from {number(first.variance)} after {_told(first)} to "
-            f"{number(last.variance)} after {_told(last)}."
-        )
-
-    def facts(self) -> list[Fact]:
-        """Every layer."""
-        return [
-            (
-                _told(layer),
-                f"variance {number(layer.variance)}, ratio {number(layer.ratio)}, "
-                f"of the gradient {number(layer.gradient_variance)}",
-            )
-            for layer in self.layers
-        ]
-
-    def ratios(self, kind: str) -> tuple[float, ...]:
-        """The variance after each layer of a kind, such as ``ReLU``, over that after the one before of this kind."""
-        variances = [layer.variance for layer in self.layers if layer.kind == kind]
-        return tuple(after / before if before else nan for before, after in pairwise(variances))
 
 
 def initialize(
@@ -222,7 +121,7 @@ def initialize(
     """
     biases = biases or ("default" if scheme == "default" else "zero")
     _check_scheme(scheme, biases, std, value, gain)
-    _check_built(model)
+    check_built(model)
     start = _Start(scheme, std, value, GAINS.get(scheme, 1.0) if gain is None else gain)
     generator = generator_for("model", seed)
     defaults = _defaults(model, seed) if "default" in (scheme, biases) else {}
@@ -255,136 +154,6 @@ def initialize(
     _forget_statistics(model)
     reset = tuple(name for name in fresh if name not in set(drawn))
     return Initialized(scheme, seed, tuple(drawn), reset, left)
-
-
-def load_pretrained(
-    model: nn.Module, state: Mapping[str, Any], *, only: str | Sequence[str] | None = None
-) -> Pretrained:
-    """Load, in place, the tensors of another model that fit this one by name and shape; the others stay as they are.
-
-    So a head of another size keeps its own start, and all before it begins where the other training ended.
-
-    Args:
-        model: Takes them, parameters and buffers, frozen or not, each in its own type.
-        state: A state dict, such as ``other.state_dict()``.
-        only: Load only what matches a pattern such as ``features.*``, or one of several.
-
-    Raises:
-        BadCheckpoint: Not a state dict, or no parameter fits; nothing has changed.
-        BadModel: A lazy module without shape, or a pattern that matches nothing.
-        NonFinite: A tensor that fits holds inf or nan.
-
-    Example:
-        >>> old = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 10))
-        >>> new = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
-        >>> done = load_pretrained(new, old.state_dict())
-        >>> done.loaded, done.kept[0]
-        (('0.weight', '0.bias'), Kept(name='1.weight', shape=(4, 3), given=(10, 3)))
-    """
-    _check_built(model)
-    own = {name: held for name, held in model.state_dict().items() if isinstance(held, Tensor)}
-    given = {name: held for name, held in state.items() if isinstance(held, Tensor)}
-    if not given:
-        raise BadCheckpoint(
-            f"the state holds no tensor by name (it has {', '.join(map(str, state)) or 'nothing'}); expected a "
-            "state dict such as model.state_dict()"
-        )
-    wanted = _matching(tuple(own), only)
-    loaded = tuple(n for n in wanted if n in given and given[n].shape == own[n].shape)
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    if parameters.isdisjoint(loaded):
-        raise BadCheckpoint(
-            f"no parameter of the state fits: it has {_listed(given)}; the model has "
-            f"{_listed({name: own[name] for name in wanted})}; rename or choose a state of the same architecture"
-        )
-    for name in loaded:
-        if not torch.isfinite(given[name]).all():
-            raise NonFinite(
-                f"{name} of the state holds inf or nan; load one from before the loss broke"
-            )
-    model.load_state_dict({name: given[name] for name in loaded}, strict=False)
-    kept = tuple(
-        Kept(name, tuple(own[name].shape), tuple(given[name].shape) if name in given else None)
-        for name in wanted
-        if name not in set(loaded)
-    )
-    return Pretrained(loaded, kept, tuple(name for name in given if name not in own))
-
-
-def signal_by_layer(
-    model: nn.Module,
-    inputs: Tensor,
-    *,
-    loss: Callable[[Any, Any], Tensor] | None = None,
-    targets: Any = None,
-    training: bool = True,
-    seed: int = 0,
-) -> SignalByLayer:
-    """Measure the variance that each layer puts out, and of the gradient that comes back to it; the model stays as it is.
-
-    Layers are modules without modules inside, and attention. What a ``forward`` computes by functions shows only in the
-    layer after it; a module used twice is listed twice; of several outputs the first counts.
-
-    Args:
-        model: Left as it was: modes, buffers, ``.grad``, hooks.
-        inputs: One batch, [samples, …]; moved to the model's device and floating-point type.
-        loss: Called as ``loss(model(inputs), targets)``; None: no gradients.
-        targets: Of the loss.
-        training: The mode to measure in: as in training, batch normalization uses the batch and dropout drops.
-        seed: Of what a layer draws.
-
-    Returns:
-        Variances in float64 over all samples and units together. With He's start one ReLU layer multiplies them by
-        about 1, with Xavier's by ½ where widths are equal. See ``SignalByLayer.ratios``.
-
-    Raises:
-        BadData: Inputs without a sample, or a loss without targets.
-        NonFinite: Inputs that are not finite. Outputs that are not are measured as nan.
-        BadModel: No trainable parameter, no layer called, or a loss that is not a scalar with a gradient.
-
-    Cost:
-        One forward pass; with a loss one gradient and the memory of its graph.
-
-    References:
-        Glorot, Bengio (2010), section 4.2; He, Zhang, Ren, Sun (2015), section 2.2.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(1, 2, bias=False))
-        >>> _ = initialize(model, "constant", value=3.0, seed=0)
-        >>> signal_by_layer(model, torch.tensor([[-1.0], [1.0]])).layers[0].ratio
-        9.0
-    """
-    layout = layout_of(model)
-    if inputs.ndim == 0 or inputs.numel() == 0:
-        raise BadData(f"inputs have shape {list(inputs.shape)}; expected at least one sample")
-    if not torch.isfinite(inputs).all():
-        raise NonFinite("inputs hold inf or nan; expected finite data: clean them first")
-    if loss is not None and targets is None:
-        raise BadData("a loss was given without targets; give both")
-    seen: list[tuple[str, str, float]] = []
-    gradients: dict[int, float] = {}
-    with (
-        visiting(model, training=training),
-        _buffers_put_back(model),
-        torch.set_grad_enabled(loss is not None),
-    ):
-        _seed(layout.device, seed)
-        source = place(inputs.detach().clone(), layout.device, layout.dtype)
-        source.requires_grad_(loss is not None and source.is_floating_point())
-        with _watched(model, seen, gradients):
-            outputs = model(source.clone())  # of a leaf, so that a first layer may work in place
-        if loss is not None:
-            value = loss(outputs, place(targets, layout.device, layout.dtype))
-            _backward(value, [p for p in (source, *model.parameters()) if p.requires_grad])
-    if not seen:
-        raise BadModel("no layer of the model was called; expected modules such as nn.Linear")
-    before = [_variance(source) if source.is_floating_point() else 0.0, *(v for _, _, v in seen)]
-    layers = tuple(
-        LayerSignal(name, kind, v, v / u if u else None, gradients.get(at))
-        for at, ((name, kind, v), u) in enumerate(zip(seen, before, strict=False))
-    )
-    finite = all(isfinite(layer.variance) for layer in layers)
-    return SignalByLayer(layers, "finite" if finite else "not finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,7 +251,7 @@ def _defaults(model: nn.Module, seed: int) -> dict[str, Tensor]:
             if parameter.is_floating_point():
                 parameter.fill_(nan)  # what stays nan, nobody sets
     with put_back_randomness([]):
-        torch.default_generator.manual_seed(seed)
+        seed_randomness(seed, [])
         for module in _inner_first(fresh):
             own = getattr(module, "_reset_parameters", None)  # attention and transformers have this
             again = getattr(module, "reset_parameters", own)
@@ -515,116 +284,12 @@ def _forget_statistics(model: nn.Module) -> None:
             module.reset_running_stats()
 
 
-@contextmanager
-def _buffers_put_back(model: nn.Module) -> Generator[None]:
-    """Afterwards every buffer is the tensor that it was, with the values that it had."""
-    before = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for module, name, buffer, values in before:
-                vars(module)["_buffers"][name] = buffer
-                buffer.copy_(values)
-
-
-@contextmanager
-def _watched(
-    model: nn.Module, seen: list[tuple[str, str, float]], gradients: dict[int, float]
-) -> Generator[None]:
-    """Every layer that is called adds its output to ``seen``, and its gradient, once computed, to ``gradients``."""
-
-    def watch(name: str, module: nn.Module) -> Any:
-        def note(_module: nn.Module, _args: Any, output: Any) -> None:
-            first = next((leaf for leaf in leaves(output) if leaf.is_floating_point()), None)
-            if first is None or first.numel() == 0:
-                return
-            at = len(seen)
-            seen.append((name or "the model", type(module).__name__, _variance(first)))
-            if first.requires_grad:
-                first.register_hook(lambda g: gradients.update({at: _variance(g)}))
-
-        return module.register_forward_hook(note)
-
-    handles = [watch(name, module) for name, module in model.named_modules() if _leaf(name, module)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _leaf(name: str, module: nn.Module) -> bool:
-    if "parametrizations" in name.split("."):
-        return False
-    inside = [child for child, _ in module.named_children() if child != "parametrizations"]
-    return not inside or isinstance(module, nn.MultiheadAttention)
-
-
-def _backward(value: Any, sources: list[Tensor]) -> None:
-    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-        what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise BadModel(f"the loss is {what}; expected a scalar tensor with a gradient")
-    torch.autograd.grad(value, sources, allow_unused=True)  # leaves .grad alone
-
-
-def _variance(values: Tensor) -> float:
-    return float(values.detach().double().var(correction=0))
-
-
-def _seed(device: torch.device, seed: int) -> None:
-    """Seed only the generators that the guard puts back."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-
-
-def _matching(names: tuple[str, ...], only: str | Sequence[str] | None) -> tuple[str, ...]:
-    if only is None:
-        return names
-    patterns = [only] if isinstance(only, str) else list(only)
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise BadModel(
-                f"nothing in the model matches {pattern!r}; there are {', '.join(names)}"
-            )
-    return tuple(name for name in names if any(fnmatchcase(name, p) for p in patterns))
-
-
 def _check_scheme(scheme: str, biases: str, std: float, value: float, gain: float | None) -> None:
-    for name, choice, known in (("scheme", scheme, SCHEMES), ("biases", biases, BIASES)):
-        if choice not in known:
-            raise BadRecipe(f"{name} is {choice!r}; expected one of {', '.join(known)}")
+    check_choice(SCHEMES, scheme=scheme)
+    check_choice(BIASES, biases=biases)
     if not (isfinite(std) and std >= 0 and isfinite(value)):
         raise BadRecipe(f"std is {std}, value is {value}; expected finite numbers, std at least 0")
     if gain is not None and (scheme not in GAINS or not isfinite(gain) or gain <= 0):
         raise BadRecipe(
             f"gain is {gain} with {scheme!r}; expected a number above 0, with {', '.join(GAINS)} only"
         )
-
-
-def _check_built(model: nn.Module) -> None:
-    for name, held in (*model.named_parameters(), *model.named_buffers()):
-        if isinstance(held, (nn.UninitializedParameter, nn.parameter.UninitializedBuffer)):
-            raise BadModel(
-                f"{name} has no shape yet (a lazy module): run the model once on a batch first"
-            )
-
-
-def _told(layer: LayerSignal) -> str:
-    return f"{layer.name} ({layer.kind})"
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "not there" if shape is None else str(list(shape))
-
-
-def _listed(tensors: Mapping[str, Tensor], most: int = 4) -> str:
-    told = [f"{name} {list(held.shape)}" for name, held in list(tensors.items())[:most]]
-    more = len(tensors) - most
-    return ", ".join(told) + (f" and {more} more" if more > 0 else "")

@@ -1,8 +1,8 @@
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
 # torch's operations on lists of tensors, which its own optimizers are built on, have no public names.
-"""Optimizers made for large batches: LARS, LAMB, and RMSprop that turns into SGD.
+"""Optimizers made for large batches, in which every tensor has a step length of its own: LARS and LAMB.
 
-Answers: how does a step follow from gradients where every tensor has a step length of its own?
+Answers: how does a step follow from gradients and the lengths of the tensors they move?
 Does not answer: whether that pays: at one budget, tuned alike, plain momentum is as good in many studies.
 """
 
@@ -17,12 +17,13 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from unstick.errors import BadModel, BadRecipe
+from unstick.training.settings import check_below_one, check_not_negative, check_positive
 
-__all__ = ["LAMB", "LARS", "RMSpropWarmUp", "sgd_share"]
+__all__ = ["LAMB", "LARS", "TensorWise"]
 
 
-class _TensorWise(Optimizer, ABC):
-    """What the optimizers here share: a step moves lists of tensors of one device, type and treatment."""
+class TensorWise(Optimizer, ABC):
+    """An optimizer whose step moves lists of tensors of one device, type and treatment."""
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -73,7 +74,7 @@ class _TensorWise(Optimizer, ABC):
         return [self.state[parameter][name] for parameter in parameters]
 
 
-class LARS(_TensorWise):
+class LARS(TensorWise):
     """Momentum SGD in which every tensor's step is a fixed part of its own length.
 
     With η the trust coefficient, β the weight decay and γ the learning rate, for each tensor w with gradient g:
@@ -116,8 +117,8 @@ class LARS(_TensorWise):
         lr_in_momentum: bool = True,
         skip_vectors: bool = False,
     ) -> None:
-        _check_sizes(lr=lr, weight_decay=weight_decay, trust=trust)
-        _check_parts(momentum=momentum)
+        check_not_negative(lr=lr, weight_decay=weight_decay, trust=trust)
+        check_below_one(momentum=momentum)
         super().__init__(
             params,
             {
@@ -153,7 +154,7 @@ class LARS(_TensorWise):
         torch._foreach_add_(parameters, velocity, alpha=-outside)
 
 
-class LAMB(_TensorWise):
+class LAMB(TensorWise):
     """Adam in which every tensor's step is as long as the tensor, times the learning rate.
 
     r = m̂/(√v̂ + ε) with Adam's corrected moments; x ← x − lr·φ(‖x‖)/‖r + λx‖·(r + λx) for each tensor x. Where
@@ -196,9 +197,9 @@ class LAMB(_TensorWise):
         bias_correction: bool = True,
         skip_vectors: bool = False,
     ) -> None:
-        _check_sizes(lr=lr, weight_decay=weight_decay)
-        _check_positive(eps=eps)
-        _check_parts(**{"betas[0]": betas[0], "betas[1]": betas[1]})
+        check_not_negative(lr=lr, weight_decay=weight_decay)
+        check_positive(eps=eps)
+        check_below_one(**{"betas[0]": betas[0], "betas[1]": betas[1]})
         if clamp is not None and not 0 <= clamp[0] <= clamp[1]:
             raise BadRecipe(f"clamp is {clamp}; expected (low, high) with 0 ≤ low ≤ high, or None")
         super().__init__(
@@ -259,141 +260,6 @@ class LAMB(_TensorWise):
         return list(torch._foreach_div(means, below))
 
 
-class RMSpropWarmUp(_TensorWise):
-    """RMSprop at first, momentum SGD in the end, one turning into the other as the epochs go.
-
-    m ← μ₂m + (1 − μ₂)g²; Δ ← μ₁Δ − (α_SGD + α_RMSprop/(√m + ε))g; θ ← θ + ηΔ, with α_SGD = ``sgd_share`` of the
-    epoch and α_RMSprop = (1 − α_SGD)·lr_rmsprop/η. Call ``set_epoch`` before the updates of an epoch, or before
-    each update with a fraction. While η is 0 nothing moves and nothing is remembered.
-
-    Args:
-        params: As for any optimizer of torch.
-        lr: η, the learning rate of SGD.
-        lr_rmsprop: The learning rate of RMSprop.
-        momentum: μ₁.
-        smoothing: μ₂.
-        eps: ε, outside the root and above 0.
-        weight_decay: Coupled: weight_decay·θ is added to g.
-        center: Epoch at which half of the step is SGD's.
-        period: Half of it is the time from there to all SGD.
-        skip_vectors: Tensors of at most one dimension are not decayed.
-
-    Raises:
-        BadRecipe: A setting out of range.
-
-    References:
-        Akiba, Suzuki, Fukuda (2017), Extremely large minibatch SGD: training ResNet-50 on ImageNet in 15 minutes.
-
-    Example:
-        >>> x = torch.nn.Parameter(torch.zeros(1))
-        >>> optimizer = RMSpropWarmUp([x], lr=0.1)
-        >>> optimizer.set_epoch(20)
-        >>> x.grad = torch.ones(1)
-        >>> optimizer.step()  # all SGD by now
-        >>> round(x.item(), 6)
-        -0.1
-    """
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float,
-        *,
-        lr_rmsprop: float = 3e-4,
-        momentum: float = 0.9,
-        smoothing: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        center: float = 10.0,
-        period: float = 5.0,
-        skip_vectors: bool = False,
-    ) -> None:
-        _check_sizes(lr=lr, lr_rmsprop=lr_rmsprop, weight_decay=weight_decay)
-        _check_positive(eps=eps)
-        _check_parts(momentum=momentum, smoothing=smoothing)
-        sgd_share(0.0, center=center, period=period)
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lr_rmsprop": lr_rmsprop,
-                "momentum": momentum,
-                "smoothing": smoothing,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "center": center,
-                "period": period,
-                "skip_vectors": skip_vectors,
-                "epoch": 0.0,
-            },
-        )
-
-    def set_epoch(self, epoch: float) -> None:
-        """Say which epoch the next updates belong to, fractions included; kept in ``state_dict``.
-
-        Raises:
-            BadRecipe: Not a finite number ≥ 0.
-        """
-        _check_sizes(epoch=epoch)
-        for group in self.param_groups:
-            group["epoch"] = float(epoch)
-
-    def _move(
-        self,
-        group: dict[str, Any],
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        *,
-        plain: bool,
-    ) -> None:
-        if group["lr"] == 0:
-            return
-        share = sgd_share(group["epoch"], center=group["center"], period=group["period"])
-        adaptive = (1 - share) * group["lr_rmsprop"] / group["lr"]
-        if group["weight_decay"] and not plain:
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
-        squares = self._memory("square", parameters)
-        torch._foreach_mul_(squares, group["smoothing"])
-        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - group["smoothing"])
-        velocity = self._memory("velocity", parameters)
-        torch._foreach_mul_(velocity, group["momentum"])
-        torch._foreach_add_(velocity, gradients, alpha=-share)
-        if adaptive:  # else it is all SGD by now
-            below = list(torch._foreach_sqrt(squares))
-            torch._foreach_add_(below, group["eps"])
-            torch._foreach_addcdiv_(velocity, gradients, below, value=-adaptive)
-        torch._foreach_add_(parameters, velocity, alpha=group["lr"])
-
-
-def sgd_share(epoch: float, *, center: float = 10.0, period: float = 5.0) -> float:
-    """The part α_SGD of SGD in a step of ``RMSpropWarmUp``: 0 long before ``center``, ½ there, 1 from half a period on.
-
-    ½·exp(2(e − center)/period) before the center, then ½ + (e − center)/period up to 1. The slope 1/period is the
-    one that joins both pieces and their slopes; with 2/period, as some code has it, the share overshoots to 1.5.
-
-    Args:
-        epoch: e, fractions included.
-        center: As in ``RMSpropWarmUp``.
-        period: As in ``RMSpropWarmUp``.
-
-    Raises:
-        BadRecipe: ``center`` is not finite, or ``period`` is not a positive number.
-
-    References:
-        Akiba, Suzuki, Fukuda (2017), Extremely large minibatch SGD: training ResNet-50 on ImageNet in 15 minutes.
-
-    Example:
-        >>> [sgd_share(epoch) for epoch in (10, 11, 12, 12.5, 90)]
-        [0.5, 0.7, 0.9, 1.0, 1.0]
-    """
-    _check_positive(period=period)
-    if not math.isfinite(center):
-        raise BadRecipe(f"center is {center}; expected a finite epoch")
-    if epoch < center:
-        return 0.5 * math.exp(2 * (epoch - center) / period)
-    return min(1.0, 0.5 + (epoch - center) / period)
-
-
 def _alike(
     group: Mapping[str, Any],
 ) -> dict[tuple[torch.device, torch.dtype, bool], list[Tensor]]:
@@ -415,21 +281,3 @@ def _alike(
 def _norms(tensors: list[Tensor]) -> Tensor:
     """The Euclidean length of each tensor, shape [k]; no length leaves its device."""
     return torch.stack(list(torch._foreach_norm(tensors)))
-
-
-def _check_sizes(**given: float) -> None:
-    for name, value in given.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise BadRecipe(f"{name} is {value}; expected a finite number ≥ 0")
-
-
-def _check_positive(**given: float) -> None:
-    for name, value in given.items():
-        if not (math.isfinite(value) and value > 0):
-            raise BadRecipe(f"{name} is {value}; expected a finite number > 0")
-
-
-def _check_parts(**given: float) -> None:
-    for name, value in given.items():
-        if not 0 <= value < 1:
-            raise BadRecipe(f"{name} is {value}; expected at least 0 and below 1")

@@ -6,7 +6,6 @@ Does not answer: many models at once (``population``).
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from unstick.errors import BadCheckpoint
 from unstick.problem.batches import digest
 from unstick.problem.cost import Cost
-from unstick.problem.guard import put_back_randomness
+from unstick.problem.guard import devices_of, put_back_modes, put_back_randomness
 from unstick.problem.objective import BatchLoss
 from unstick.problem.problem import Problem
 from unstick.record import Fact, Record, number
@@ -67,7 +66,7 @@ class Trained(Record):
         """How it ended, and where."""
         updates = len(self.trace.loss)
         last = self.last()
-        where = f"{last.split} {_told(last)}" if last else f"loss {number(self.final_loss)}"
+        where = f"{last.split} {last}" if last else f"loss {number(self.final_loss)}"
         return f"Training ended after {updates:,} updates ({self.outcome}): {where}."
 
     def facts(self) -> list[Fact]:
@@ -79,7 +78,7 @@ class Trained(Record):
         ]
         for split in dict.fromkeys(score.split for score in self.scores):
             last = [score for score in self.scores if score.split == split][-1]
-            facts.append((split, f"{_told(last)}{self._best(split)}"))
+            facts.append((split, f"{last}{self._best(split)}"))
         facts.append(("took", f"{self.epochs:.4g} epochs, {self.cost}{self._pace()}"))
         return facts + [("note", note) for note in self.notes]
 
@@ -184,13 +183,7 @@ def train(
         optimizer=optimizer,
     )
     path = None if checkpoint is None else Path(checkpoint)
-    with ExitStack() as stack:
-        devices = sorted(
-            {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
-        )
-        stack.enter_context(put_back_randomness(devices))
-        modes = [(module, module.training) for module in model.modules()]
-        stack.callback(_put_back, modes)
+    with put_back_randomness(devices_of(model)), put_back_modes(model):
         torch.manual_seed(generator_for("model", recipe.seed).initial_seed())
         if path is not None and path.exists():
             if not resume:
@@ -199,11 +192,6 @@ def train(
                 )
             run.load(read_state(path), path)
         return run.go(path, checkpoint_seconds, progress)
-
-
-def _put_back(modes: list[tuple[nn.Module, bool]]) -> None:
-    for module, mode in modes:
-        module.training = mode
 
 
 class _Run:
@@ -237,10 +225,7 @@ class _Run:
         )
         self.validation, self.evaluate_every = validation, evaluate_every
         self.trainable = [p for p in model.parameters() if p.requires_grad]
-        self.rate = recipe.lr if optimizer is not None else None
-        if self.rate is None and optimizer is not None:
-            self.rate = float(optimizer.param_groups[0]["lr"])
-        self.step: Step = self._made(objective, loss, batch_loss, optimizer)
+        self.rate, self.step = self._made(objective, loss, batch_loss, optimizer)
         start = recipe.average_from
         self.averaged = None if start is None else AveragedModel(model)
         self.average_after = 0 if start is None else start * self.total
@@ -251,12 +236,15 @@ class _Run:
         loss: Callable[[Tensor, Tensor], Tensor] | None,
         batch_loss: BatchLoss | None,
         optimizer: Optimizer | None,
-    ) -> Step:
+    ) -> tuple[float, Step]:
+        """The rate that schedules are a multiple of, and what updates."""
         recipe, count = self.recipe, self.samples.count
-        if optimizer is None:
-            kind, settings = kind_of(recipe), settings_of(recipe, samples=count)
-            self.rate = settings["lr"]
-            if kind.make is None:
+        if optimizer is not None:
+            rate = float(optimizer.param_groups[0]["lr"])
+        else:
+            settings = settings_of(recipe, samples=count)
+            rate = settings["lr"]
+            if kind_of(recipe).make is None:
                 problem = Problem(
                     self.model,
                     [self.samples.batch],
@@ -265,14 +253,13 @@ class _Run:
                     mode="train",
                     weight_decay=recipe.weight_decay,
                 )
-                return CurvatureStep(recipe.optimizer, problem, settings, seed=recipe.seed)
+                return rate, CurvatureStep(recipe.optimizer, problem, settings, seed=recipe.seed)
             optimizer = make_optimizer(recipe, self.trainable, samples=count)
-        assert self.rate is not None
-        return GradientStep(
+        return rate, GradientStep(
             self.model,
             objective,
             optimizer,
-            rate=self.rate,
+            rate=rate,
             clip_norm=recipe.clip_norm,
             norms=recipe.norms,
         )
@@ -310,7 +297,6 @@ class _Run:
         epoch = order.epoch + order.done / order.batches
         rows = order.next()
         batch = self.samples.batch if order.whole else self.samples.take(rows)
-        assert self.rate is not None
         rate = self.rate * self.pace.multiplier
         value = step.take(batch, rate=rate, epoch=epoch)
         size = len(rows)
@@ -388,7 +374,7 @@ class _Run:
                 "pace": self.pace.state_dict(),
                 "order": self.order.state_dict(),
                 "watch": self.watch.state_dict(),
-                "random": _random_state(self.trainable),
+                "random": _random_state(devices_of(self.model)),
                 "trace": {name: getattr(self.trace, name) for name in RunTrace.__slots__},
                 "scores": [[s.update, s.split, s.loss, s.accuracy] for s in self.scores],
                 "sums": [self.sum, self.seen, self.seconds],
@@ -433,11 +419,9 @@ class _Run:
         self.ended = state["ended"]
 
 
-def _random_state(parameters: list[nn.Parameter]) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    for index in sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"}):
-        states[f"cuda:{index}"] = torch.cuda.get_rng_state(index)
-    return states
+def _random_state(devices: list[int]) -> dict[str, Tensor]:
+    cuda = {f"cuda:{index}": torch.cuda.get_rng_state(index) for index in devices}
+    return {"cpu": torch.get_rng_state(), **cuda}
 
 
 def _put_random_state(states: dict[str, Tensor]) -> None:
@@ -446,8 +430,3 @@ def _put_random_state(states: dict[str, Tensor]) -> None:
             torch.set_rng_state(state)
         else:
             torch.cuda.set_rng_state(state, device)
-
-
-def _told(score: Score) -> str:
-    accuracy = "" if score.accuracy is None else f", accuracy {score.accuracy:.4f}"
-    return f"loss {number(score.loss)}{accuracy}"

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from unstick.errors import BadRecipe
+from unstick.problem.guard import put_back_randomness
 from unstick.training.initialization import initialize
 from unstick.training.normalization import insert_normalization
+from unstick.training.settings import check_choice, check_positive
 
 __all__ = ["ACTIVATIONS", "network"]
 
@@ -31,6 +33,9 @@ ACTIVATIONS: Final[dict[str, Callable[[], nn.Module]]] = {
 
 CHANNELS = (16, 32)
 KERNEL, STRIDE = 5, 2
+LEAST = KERNEL + STRIDE * (
+    KERNEL - 1
+)  # height and width that leave one number after two convolutions
 HEAD = 64
 
 
@@ -57,19 +62,21 @@ def network(
         seed: Of the initial weights.
 
     Raises:
-        BadRecipe: None of these, or ``conv`` for samples that are no images.
+        BadRecipe: None of these, no output, or ``conv`` for samples that are no images, or too small ones.
+        BadModel: Normalization for a single layer.
 
     Example:
         >>> [tuple(p.shape) for p in network("32-16", torch.zeros(64), 10).parameters()]
         [(32, 64), (32,), (16, 32), (16,), (10, 16), (10,)]
     """
-    if activation not in ACTIVATIONS:
-        raise BadRecipe(f"activation is {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+    check_choice(ACTIVATIONS, activation=activation)
+    check_positive(outputs=outputs)
     between = ACTIVATIONS[activation]
-    if spec == "conv":
-        layers = _convolutions(sample, outputs, between)
-    else:
-        layers = _layers(spec, sample, outputs, between)
+    with put_back_randomness([]):  # torch draws what it builds
+        if spec == "conv":
+            layers = _convolutions(sample, outputs, between)
+        else:
+            layers = _layers(spec, sample, outputs, between)
     model: nn.Module = nn.Sequential(*layers)
     initialize(model, scheme, seed=seed)
     if normalization is not None:
@@ -96,10 +103,10 @@ def _layers(
 def _convolutions(
     sample: Tensor, outputs: int, between: Callable[[], nn.Module]
 ) -> list[nn.Module]:
-    if sample.ndim != 3 or min(sample.shape[1:]) < 2 * KERNEL:
+    if sample.ndim != 3 or min(sample.shape[1:]) < LEAST:
         raise BadRecipe(
             f"the samples have shape {list(sample.shape)}; conv expects images [channels, height, width] of at least "
-            f"{2 * KERNEL} × {2 * KERNEL}"
+            f"{LEAST} × {LEAST}"
         )
     layers: list[nn.Module] = []
     before = sample.shape[0]

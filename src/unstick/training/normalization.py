@@ -1,13 +1,12 @@
-"""Inputs and features brought to mean 0 and variance 1: before the first layer, between layers, and taken out again.
+"""Features brought to mean 0 and variance 1 between layers, and taken out again.
 
-Answers: how are inputs standardized, what does it do to their conditioning, where does normalization go in a model?
-Does not answer: whether a training needs it.
+Answers: where does normalization go in a model, what is it without, and what do its statistics become on other data?
+Does not answer: what standardizing the inputs does (``standardizing``); whether a training needs it.
 """
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,19 +14,23 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.optim.swa_utils import update_bn
 
-from unstick.errors import BadData, BadModel, BadRecipe, NonFinite
+from unstick.errors import BadData, BadModel, BadRecipe
 from unstick.problem.batches import freeze, place
-from unstick.problem.guard import visiting
+from unstick.problem.guard import devices_of, put_back_modes, seed_randomness, visiting
 from unstick.problem.layout import layout_of
 from unstick.problem.memory import DEFAULT_MEMORY
-from unstick.record import Fact, Record, number
+from unstick.training.settings import check_choice
 
 __all__ = [
-    "Conditioning",
-    "Standardizer",
+    "BATCH_NORMS",
+    "CONVOLUTIONS",
+    "INSTANCE_NORMS",
+    "LAYERS",
+    "NORMS",
+    "TRANSPOSED",
     "batch_norm",
-    "condition_number",
     "insert_normalization",
+    "keeping_statistics",
     "layer_norm",
     "recompute_statistics",
     "strip_normalization",
@@ -42,153 +45,6 @@ NORMS = (*BATCH_NORMS, *INSTANCE_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 KINDS = ("batch", "layer")
 PLACES = ("activation", "layer")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Standardizer:
-    """Mean and standard deviation of training inputs, to move and scale any inputs by.
-
-    Example:
-        >>> raw = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
-        >>> Standardizer.fit(raw).apply(raw).tolist()
-        [[-1.0, 0.0], [1.0, 0.0]]
-    """
-
-    mean: Tensor  # [1, features] or [1, channels, 1, 1], float64
-    deviation: Tensor  # the same shape; 1 where an input is constant
-
-    @classmethod
-    def fit(cls, inputs: Tensor) -> Self:
-        """Of training inputs: [N, features] one by one, images [N, channels, height, width] channel by channel.
-
-        What is constant is moved to 0 and not scaled.
-
-        Raises:
-            BadData: No sample, or no dimension beside the samples.
-            NonFinite: inf or nan.
-        """
-        _check_inputs(inputs)
-        wide = inputs.double()
-        over = (0, 2, 3) if inputs.ndim == 4 else (0,)
-        least, most = wide.amin(over, keepdim=True), wide.amax(over, keepdim=True)
-        mean = wide.mean(over, keepdim=True)
-        deviation = wide.std(over, correction=0, keepdim=True)
-        constant = least == most
-        return cls(torch.where(constant, least, mean), deviation.masked_fill(constant, 1.0))
-
-    def apply(self, inputs: Tensor) -> Tensor:
-        """(inputs − mean)/deviation, computed in float64, in the inputs' own type (integers become float32).
-
-        Raises:
-            BadData: Inputs that the mean does not broadcast to.
-        """
-        shared = 2 if self.mean.ndim == 4 else self.mean.ndim  # images may have another size
-        if inputs.ndim != self.mean.ndim or inputs.shape[1:shared] != self.mean.shape[1:shared]:
-            raise BadData(
-                f"inputs have shape {list(inputs.shape)}; expected samples as those it was fitted on, which have a "
-                f"mean of shape {list(self.mean.shape[1:])}"
-            )
-        mean, deviation = self.mean.to(inputs.device), self.deviation.to(inputs.device)
-        kind = inputs.dtype if inputs.is_floating_point() else torch.float32
-        return ((inputs.double() - mean) / deviation).to(kind)
-
-    def fold_into(self, layer: nn.Module) -> nn.Linear:
-        """A copy of a layer that takes standardized inputs, which takes raw ones and gives the same outputs.
-
-        Raises:
-            BadModel: Not a linear layer of as many inputs.
-        """
-        return self._refitted(layer, 1 / self.deviation, -self.mean / self.deviation)
-
-    def fold_out_of(self, layer: nn.Module) -> nn.Linear:
-        """The reverse: a copy of a layer that takes raw inputs, which takes standardized ones.
-
-        Raises:
-            BadModel: Not a linear layer of as many inputs.
-        """
-        return self._refitted(layer, self.deviation, self.mean)
-
-    def _refitted(self, layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Linear:
-        """The layer behind x ↦ scale·x + shift, as one."""
-        if not isinstance(layer, nn.Linear) or self.mean.shape != (1, layer.in_features):
-            raise BadModel(
-                f"the layer is {layer}; expected nn.Linear of {list(self.mean.shape[1:])} inputs, one for each feature"
-            )
-        W = layer.weight.detach().double()
-        bias = W @ shift.to(W.device).flatten()
-        own = dict(layer.named_parameters(recurse=False)).get("bias")
-        if own is not None:
-            bias = bias + own.detach().double()
-        changed, train = copy.deepcopy(layer), layer.weight.requires_grad
-        changed.weight = nn.Parameter((W * scale.to(W.device)).to(layer.weight.dtype), train)
-        changed.bias = nn.Parameter(bias.to(layer.weight.dtype), train)
-        return changed
-
-
-@dataclass(frozen=True, slots=True)
-class Conditioning(Record):
-    """Condition number of XᵀX before and after standardization, over the directions that the inputs reach.
-
-    Gradient descent on a linear model with squared error needs a number of steps proportional to it.
-    """
-
-    before: float
-    after: float
-    zero_before: int  # directions in which all inputs are 0, to float64; with any, the matrix itself is singular
-    zero_after: int
-    features: int
-
-    def headline(self) -> str:
-        """Both numbers."""
-        return f"Standardizing takes the condition number from {number(self.before)} to {number(self.after)}."
-
-    def facts(self) -> list[Fact]:
-        """The directions that count and those that do not."""
-        return [
-            (
-                "before",
-                f"{number(self.before)}, {self.zero_before} of {self.features} directions are zero",
-            ),
-            (
-                "after",
-                f"{number(self.after)}, {self.zero_after} of {self.features} directions are zero",
-            ),
-        ]
-
-
-def condition_number(inputs: Tensor) -> Conditioning:
-    """Measure the condition number of XᵀX, of inputs as they are and standardized.
-
-    Args:
-        inputs: [N, …]; each sample is flattened to one row of X.
-
-    Returns:
-        Ratios of the largest to the smallest eigenvalue above zero: squares of the singular values of X in float64,
-        where those up to max(N, features)·eps of the largest count as zero.
-
-    Raises:
-        BadData: No sample, or inputs that are all alike.
-        NonFinite: inf or nan.
-
-    Cost:
-        Two singular value decompositions without vectors, O(N·features²).
-
-    References:
-        LeCun, Bottou, Orr, Müller (1998), Efficient BackProp, section 4.3.
-
-    Example:
-        >>> found = condition_number(torch.tensor([[1.0, 10.0], [-1.0, 10.0], [1.0, -10.0], [-1.0, -10.0]]))
-        >>> round(found.before, 6), round(found.after, 6)
-        (100.0, 1.0)
-    """
-    standardized = Standardizer.fit(inputs).apply(inputs.double())
-    if not standardized.any():
-        raise BadData("the inputs are all alike; expected samples that differ")
-    (before, zero_before), (after, zero_after) = (
-        _condition(inputs.double()),
-        _condition(standardized),
-    )
-    return Conditioning(before, after, zero_before, zero_after, inputs[0].numel())
 
 
 def batch_norm(features: int, *, p: float = 0.9, dims: int = 1) -> nn.Module:
@@ -265,9 +121,8 @@ def insert_normalization(
         >>> [type(module).__name__ for module in insert_normalization(plain)]
         ['Linear', 'BatchNorm1d', 'ReLU', 'Linear']
     """
-    for name, choice, known in (("kind", kind, KINDS), ("before", before, PLACES)):
-        if choice not in known:
-            raise BadRecipe(f"{name} is {choice!r}; expected one of {', '.join(known)}")
+    check_choice(KINDS, kind=kind)
+    check_choice(PLACES, before=before)
     if there := [name for name, module in model.named_modules() if isinstance(module, NORMS)]:
         raise BadModel(f"the model normalizes already ({', '.join(there)}); strip that first")
     changed, after = copy.deepcopy(model), before == "activation"
@@ -312,10 +167,8 @@ def strip_normalization(model: nn.Module, *, fold: bool = True) -> nn.Module:
         what = "batch normalization to fold" if fold else "normalization to strip"
         raise BadModel(f"the model has no {what}; it has {', '.join(_kinds(model))}")
     if fold:
-        modes = [(module, module.training) for module in changed.modules()]
-        graph = _graph(changed.eval())  # what is to stay the same
-        for module, mode in modes:
-            module.training = mode
+        with put_back_modes(changed):
+            graph = _graph(changed.eval())  # what is to stay the same
         for name in dict.fromkeys(
             name for name, m in changed.named_modules() if isinstance(m, kinds)
         ):
@@ -326,6 +179,11 @@ def strip_normalization(model: nn.Module, *, fold: bool = True) -> nn.Module:
             changed.get_submodule(_above(name)), name.rpartition(".")[2], nn.Identity().train(mode)
         )
     return changed
+
+
+def keeping_statistics(model: nn.Module) -> list[nn.Module]:
+    """The batch normalization of a model that keeps statistics, in ``modules`` order."""
+    return [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
 
 
 def recompute_statistics(model: nn.Module, batches: Any, *, seed: int = 0) -> None:
@@ -353,7 +211,7 @@ def recompute_statistics(model: nn.Module, batches: Any, *, seed: int = 0) -> No
         Izmailov, Podoprikhin, Garipov, Vetrov, Wilson (2018), Averaging weights leads to wider optima.
     """
     layout = layout_of(model)
-    own = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
+    own = keeping_statistics(model)
     if not own:
         raise BadModel(
             f"the model has no batch normalization that keeps statistics; it has {', '.join(_kinds(model))}"
@@ -363,17 +221,13 @@ def recompute_statistics(model: nn.Module, batches: Any, *, seed: int = 0) -> No
     ready = [place(batch, layout.device, layout.dtype) for batch in held]
     worker = copy.deepcopy(model)
     with visiting(worker, training=True), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
-        if layout.device.type == "cuda":
-            with torch.cuda.device(layout.device):
-                torch.cuda.manual_seed(seed)
+        seed_randomness(seed, devices_of(worker))
         try:
             update_bn(ready, worker)
         except ValueError as error:
             raise BadData(f"{error}; leave out batches of one sample, such as a last one") from None
-    theirs = [m for m in worker.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     with torch.no_grad():
-        for mine, new in zip(own, theirs, strict=True):
+        for mine, new in zip(own, keeping_statistics(worker), strict=True):
             for buffer, value in zip(mine.buffers(), new.buffers(), strict=True):
                 buffer.copy_(value)
 
@@ -505,23 +359,6 @@ def _foldable(graph: fx.Graph, source: Any, layer: Any, norm: Any) -> bool:
         and not grouped
         and not parametrize.is_parametrized(layer)
     )
-
-
-def _condition(inputs: Tensor) -> tuple[float, int]:
-    """Condition number of XᵀX over the directions above zero, and how many are not."""
-    X = inputs.flatten(1)
-    singular = torch.linalg.svdvals(X)
-    kept = singular[singular > max(X.shape) * torch.finfo(torch.float64).eps * singular[0]]
-    return float((kept[0] / kept[-1]) ** 2), X.shape[1] - len(kept)
-
-
-def _check_inputs(inputs: Tensor) -> None:
-    if inputs.ndim < 2 or inputs.numel() == 0:
-        raise BadData(
-            f"inputs have shape {list(inputs.shape)}; expected [samples, features, …], not empty"
-        )
-    if not torch.isfinite(inputs).all():
-        raise NonFinite("inputs hold inf or nan; expected finite data: clean them first")
 
 
 def _kinds(model: nn.Module) -> list[str]:

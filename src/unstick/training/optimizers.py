@@ -12,9 +12,11 @@ from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from unstick.errors import BadRecipe
-from unstick.training.layerwise import LAMB, LARS, RMSpropWarmUp
+from unstick.training.layerwise import LAMB, LARS
 from unstick.training.recipe import Recipe
+from unstick.training.rmsprop_warmup import RMSpropWarmUp
 from unstick.training.rules import RuleOptimizer
+from unstick.training.settings import check_choice
 
 __all__ = ["OPTIMIZERS", "Kind", "kind_of", "make_optimizer", "settings_of"]
 
@@ -42,13 +44,11 @@ def _fused(parameters: list[nn.Parameter]) -> dict[str, bool]:
 
 
 def _torch(kind: Callable[..., Optimizer], *, fused: bool = True, **fixed: Any) -> Make:
-    names = {"beta1": None, "beta2": None}
-
     def make(parameters: Any, settings: Mapping[str, Any]) -> Optimizer:
         listed = list(parameters)
-        given = {name: value for name, value in settings.items() if name not in names}
-        if "beta1" in settings:
-            given["betas"] = (settings["beta1"], settings["beta2"])
+        given = dict(settings)
+        if "beta1" in given:
+            given["betas"] = (given.pop("beta1"), given.pop("beta2"))
         return kind(listed, **given, **fixed, **(_fused(listed) if fused else {}))
 
     return make
@@ -225,8 +225,7 @@ def kind_of(recipe: Recipe) -> Kind:
         BadRecipe: No such name, a setting that this optimizer has not, or a batch where it takes all samples.
     """
     name = recipe.optimizer
-    if name not in OPTIMIZERS:
-        raise BadRecipe(f"optimizer is {name!r}; expected one of {', '.join(OPTIMIZERS)}")
+    check_choice(OPTIMIZERS, optimizer=name)
     kind = OPTIMIZERS[name]
     knobs = ("momentum", "beta1", "beta2", "alpha", "eps", "trust", "radius", "rank")
     for knob in knobs:

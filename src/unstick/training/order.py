@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unstick.errors import BadRecipe
+from unstick.training.settings import check_choice
 
 __all__ = ["SHUFFLES", "BatchOrder", "generator_for"]
 
@@ -55,8 +56,7 @@ class BatchOrder:
     ) -> None:
         if samples < 1:
             raise BadRecipe("there is no sample to train on")
-        if shuffle not in SHUFFLES:
-            raise BadRecipe(f"shuffle is {shuffle!r}; expected one of {', '.join(SHUFFLES)}")
+        check_choice(SHUFFLES, shuffle=shuffle)
         if batch_size is not None and not 1 <= batch_size <= samples:
             raise BadRecipe(
                 f"batch_size is {batch_size}; expected 1 to {samples:,}, the number of samples, or None for all"
@@ -65,6 +65,7 @@ class BatchOrder:
         self.batch_size = samples if batch_size is None else batch_size
         self.whole = self.batch_size == samples
         self.batches = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
+        self.last_size = min(self.batch_size, samples - self.batch_size * (self.batches - 1))
         self.epoch = 0  # epochs completed before the next batch
         self.done = 0  # batches of this epoch given out
         self._shuffle = "never" if self.whole else shuffle

@@ -74,10 +74,7 @@ class Population(Record):
         scores = [(s.loss, k, s) for k, m in enumerate(self.members) if (s := m.last()) is not None]
         if scores:
             _, k, score = min(scores, key=lambda known: known[:2])
-            accuracy = "" if score.accuracy is None else f", accuracy {score.accuracy:.4f}"
-            facts.append(
-                (f"best {score.split}", f"member {k}: loss {number(score.loss)}{accuracy}")
-            )
+            facts.append((f"best {score.split}", f"member {k}: {score}"))
         outcomes = [member.outcome for member in self.members]
         told = ", ".join(f"{outcomes.count(each)} {each}" for each in dict.fromkeys(outcomes))
         facts += [("ended", told), ("at once", f"{self.together} of {len(self.members)}")]
@@ -143,11 +140,12 @@ def train_population(
         raise BadModel("a model is given twice; expected one of its own for every member")
     begin = time.perf_counter()
     samples = data if isinstance(data, Samples) else Samples(data, models[0])
+    everybody = [_member(k, models[k], chosen[k], samples.count) for k in range(len(models))]
     told: dict[int, Trained] = {}
     notes: list[str] = []
     together = 0
     for places in _kinds(chosen):
-        members = [_member(k, models[k], chosen[k], samples.count) for k in places]
+        members = [everybody[k] for k in places]
         try:
             crews = _crews(members, samples, loss_of_batches(loss, batch_loss), memory, notes)
         except CannotShare as reason:
@@ -169,12 +167,8 @@ def train_population(
                 score = evaluate(models[k], unseen, loss, batch_loss=batch_loss, update=done)
                 told[k] = replace(member, scores=(score,))
     every = tuple(told[k] for k in range(len(models)))
-    spent = [member.cost for member in every]
-    cost = Cost(
-        samples=sum(each.samples for each in spent),
-        gradients=sum(each.gradients for each in spent),
-        seconds=time.perf_counter() - begin,
-    )
+    spent = sum((member.cost for member in every), Cost())
+    cost = replace(spent, seconds=time.perf_counter() - begin)
     return Population(every, together, cost, tuple(dict.fromkeys(notes)))
 
 
@@ -232,6 +226,7 @@ def _crews(
         )
     crews = [crew(members[at : at + size]) for at in range(0, len(members), size)]
     for one in crews:
+        one.record_shapes()
         one.check_alike()
     return crews
 
@@ -254,13 +249,9 @@ def _trained(member: Member, crew: Crew) -> Trained:
     done, order = member.done, member.order
     column = [other.place for other in crew.members].index(member.place)
     count = order.samples
-    last = (
-        order.batch_size
-        if member.recipe.drop_last
-        else count - order.batch_size * (order.batches - 1)
-    )
     sizes: list[int | None] = [
-        last if (update + 1) % order.batches == 0 else order.batch_size for update in range(done)
+        order.last_size if (update + 1) % order.batches == 0 else order.batch_size
+        for update in range(done)
     ]
 
     def listed(table: Tensor | None) -> list[float | None]:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from unstick.errors import BadRecipe
 from unstick.training.order import SHUFFLES, BatchOrder
 from unstick.training.schedules import SCALINGS, SCHEDULES, Pace, scaled_rate
+from unstick.training.settings import check_choice
 
 __all__ = ["Recipe", "vary"]
 
@@ -106,13 +107,9 @@ class Recipe:
             if not isfinite(value) or value < low or (high is not None and value > high):
                 limit = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
                 raise BadRecipe(f"{name} is {value}; expected {limit}")
-        for name, value, known in (
-            ("schedule", self.schedule, SCHEDULES),
-            ("shuffle", self.shuffle, SHUFFLES),
-            ("scaling", self.scaling, SCALINGS),
-        ):
-            if value not in known:
-                raise BadRecipe(f"{name} is {value!r}; expected one of {', '.join(known)}")
+        check_choice(SCHEDULES, schedule=self.schedule)
+        check_choice(SHUFFLES, shuffle=self.shuffle)
+        check_choice(SCALINGS, scaling=self.scaling)
 
     def updates_for(self, samples: int) -> int:
         """How many updates this makes on so many samples, unless it stops before."""

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from unstick.data.dataset import Dataset
 from unstick.errors import BadData
 from unstick.problem.batches import Batch, describe, freeze, leaves, merge, place, size_of, take
+from unstick.problem.guard import put_back_modes
 from unstick.problem.objective import BatchLoss, supervised
-from unstick.training.normalization import BATCH_NORMS, recompute_statistics
+from unstick.record import number
+from unstick.training.normalization import keeping_statistics, recompute_statistics
 
 __all__ = ["Samples", "Score", "evaluate", "loss_of_batches"]
 
@@ -30,9 +32,12 @@ class Score:
     update: int
     split: str  # "training", "validation" or "test"
     loss: float
-    accuracy: (
-        float | None
-    )  # share of samples whose largest output is the target's; None where there are no classes
+    accuracy: float | None  # share whose largest output is the target's; None: no classes
+
+    def __str__(self) -> str:
+        """``loss 0.4411, accuracy 0.9306``."""
+        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f}"
+        return f"loss {number(self.loss)}{accuracy}"
 
 
 class Samples:
@@ -75,9 +80,15 @@ class Samples:
         return take(self.batch, rows)
 
     def renew_statistics(self, model: nn.Module, size: int) -> None:
-        """Compute a model's batch statistics anew over these samples, if it keeps any, so many at once."""
-        if any(isinstance(m, BATCH_NORMS) and m.track_running_stats for m in model.modules()):
-            recompute_statistics(model, list(self.batches(size)))
+        """Compute a model's batch statistics anew over these samples, if it keeps any, so many at once.
+
+        A last batch of one sample is left out: alone it has no variance.
+        """
+        if keeping_statistics(model):
+            batches = list(self.batches(size))
+            if len(batches) > 1 and self.count % size == 1:
+                batches.pop()
+            recompute_statistics(model, batches)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, so many at once."""
@@ -127,15 +138,13 @@ def evaluate(
     """
     samples = data if isinstance(data, Samples) else Samples(data, model)
     chosen = loss_of_batches(loss, batch_loss)
-    modes = [(module, module.training) for module in model.modules()]
     total, right, counted = 0.0, 0, 0
     seen: list[object] = []
 
     def watch(_model: nn.Module, _inputs: Any, outputs: Any) -> None:
         seen.append(outputs)
 
-    hook = model.register_forward_hook(watch)
-    try:
+    with put_back_modes(model), model.register_forward_hook(watch):
         model.eval()
         for batch in samples.batches(AT_ONCE):
             seen.clear()
@@ -144,10 +153,6 @@ def evaluate(
             hits = _hits(seen[-1] if seen else None, batch) if loss is not None else None
             if hits is not None:
                 right, counted = right + hits, counted + size
-    finally:
-        hook.remove()
-        for module, mode in modes:
-            module.training = mode
     accuracy = right / counted if counted == samples.count else None
     return Score(update, split, total / samples.count, accuracy)
 

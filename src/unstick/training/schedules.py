@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import SGD, lr_scheduler
 
 from unstick.errors import BadRecipe
+from unstick.training.settings import check_choice
 
 __all__ = ["SCALINGS", "SCHEDULES", "Pace", "scaled_rate"]
 
@@ -69,8 +70,7 @@ class Pace:
         floor: float = 0.0,
         patience: int = 5,
     ) -> None:
-        if schedule not in SCHEDULES:
-            raise BadRecipe(f"schedule is {schedule!r}; expected one of {', '.join(SCHEDULES)}")
+        check_choice(SCHEDULES, schedule=schedule)
         for name, value, low, high in (
             ("warmup", warmup, 0, None),
             ("warmup_from", warmup_from, 0.0, 1.0),
@@ -186,8 +186,7 @@ def scaled_rate(rate: float, batch_size: int, *, base: int, how: str = "linear")
         >>> scaled_rate(0.1, 1024, base=256), scaled_rate(0.1, 1024, base=256, how="sqrt")
         (0.4, 0.2)
     """
-    if how not in SCALINGS:
-        raise BadRecipe(f"scaling is {how!r}; expected one of {', '.join(SCALINGS)}")
+    check_choice(SCALINGS, scaling=how)
     return rate * (batch_size / base) ** (1.0 if how == "linear" else 0.5)
 
 

@@ -4,9 +4,9 @@ Answers: what is done with a batch?
 Does not answer: which batch, at which rate, how often (``loop``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf, isfinite, nan
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,17 @@ from unstick.training.curvature import (
     PerturbedGradientDescent,
     SaddleFreeNewton,
 )
-from unstick.training.layerwise import RMSpropWarmUp
+from unstick.training.full_batch import FullBatchMethod
+from unstick.training.rmsprop_warmup import RMSpropWarmUp
 
-__all__ = ["CurvatureStep", "GradientStep", "Step"]
+__all__ = ["CURVATURE", "CurvatureStep", "GradientStep", "Step"]
 
-CURVATURE = {
+CURVATURE: Final[Mapping[str, Callable[..., FullBatchMethod]]] = {
     "perturbed-gradient-descent": PerturbedGradientDescent,
     "negative-curvature": NegativeCurvatureDescent,
     "saddle-free-newton": SaddleFreeNewton,
 }
+"""Methods that ask a whole problem, by the names that recipes have for them."""
 
 
 class Step(Protocol):
@@ -159,25 +161,21 @@ class CurvatureStep:
     ) -> None:
         self.gradient_norm: float | None = None
         self.update_norm: float | None = None
-        given: dict[str, Any] = {k: v for k, v in settings.items() if k != "weight_decay"}
-        rate = given.pop("lr")
-        self._method: Any = (
-            CURVATURE[name](problem, seed=seed, **given)
-            if name == "saddle-free-newton"
-            else CURVATURE[name](problem, lr=rate, seed=seed, **given)
-        )
+        given: dict[str, Any] = dict(settings)
+        del given["weight_decay"]  # the problem has it
+        self._method = CURVATURE[name](problem, seed=seed, **given)
 
     @property
     def finished(self) -> bool:
         """Neither slope nor negative curvature is left."""
-        return bool(self._method.finished)
+        return self._method.finished
 
     def take(self, batch: Batch, *, rate: float, epoch: float) -> float:
         """Update once; the loss before."""
         del batch, epoch
         self._method.lr = rate
         try:
-            value = float(self._method.step())
+            value = self._method.step()
         except NonFinite:
             return nan
         self.gradient_norm = self._method.gradient_norm
@@ -186,7 +184,7 @@ class CurvatureStep:
 
     def state_dict(self) -> dict[str, Any]:
         """The method's."""
-        return dict(self._method.state_dict())
+        return self._method.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another one was."""

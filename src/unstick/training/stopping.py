@@ -15,7 +15,17 @@ from typing import Any
 
 from unstick.training.recipe import Recipe
 
-__all__ = ["Interrupt", "Watch", "interruptible"]
+__all__ = [
+    "DIVERGED",
+    "DONE",
+    "FINISHED",
+    "INTERRUPTED",
+    "STALLED",
+    "TARGET",
+    "Interrupt",
+    "Watch",
+    "interruptible",
+]
 
 DONE = "done"
 TARGET = "target reached"

@@ -33,7 +33,10 @@
       layout.font.size = 11;
       if (specification.flat) {
         layout.margin = Object.assign({}, layout.margin, { l: 48, r: 8 });
-        layout.height += 14 * specification.traces.length; // the legend takes a line for each
+        const listed = layout.showlegend === false ? [] : specification.traces.filter(function (trace) {
+          return trace.showlegend !== false;
+        });
+        layout.height += 14 * listed.length; // the legend takes a line for each
       } else {
         layout.height *= 0.75;
         const eye = layout.scene.camera.eye; // from farther off, so that the width holds it

@@ -229,3 +229,18 @@ def test_what_cannot_be_compared_is_never_shared():
     assert form((x, y, {1, 2})) != form((x, y, {1, 2}))
     assert form((x, y)) == form((x.clone(), y.clone()))
     assert form((x, y)) != form((x[:10], y[:10]))
+
+
+def test_what_torch_cannot_transform_is_refused_and_does_not_crash():
+    """A single input feature: torch 2.13 mixes efficient zeros into the product, which recording cannot stand."""
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
+    model = nn.Sequential(nn.Linear(1, 8), nn.Sigmoid(), nn.Linear(8, 1)).double()
+    problem = Problem(model, (x, x**4), nn.MSELoss())
+    v = torch.ones(problem.n, dtype=torch.float64)
+    expected = problem.hessian(mode="kept").matvec(v)
+    try:
+        found = problem.hessian(mode="linearized").matvec(v)
+    except BadModel as refusal:
+        assert "do not work for this model" in str(refusal)
+    else:
+        torch.testing.assert_close(found, expected)

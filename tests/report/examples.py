@@ -219,7 +219,7 @@ def evidence() -> Evidence:
     signals = Signals(
         layers,
         *(("0.weight",), (), ()),
-        *(0.5, 1.0, 3.5, None, 0.2, False, True, False, math.log(10)),
+        *(0.1, 0.5, 1.0, 3.5, None, 0.2, False, True, True, False, math.log(10)),
     )
     steps = Steps("SGD", 0.1, 0.9, False, 0.1, 1e-4, 0.0, 1.0, 32, 0.4)
     arms = {

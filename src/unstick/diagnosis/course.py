@@ -28,6 +28,7 @@ class Course:
     first: float
     last: float  # mean of the last block
     lowest: float  # mean of the lowest block
+    highest: float  # single loss
     trend: float  # change of the loss over the second half, by the line through its blocks
     trend_error: float  # its standard error, from the blocks' own scatter
     scatter: float  # standard deviation of single losses around that line
@@ -82,6 +83,7 @@ def read_course(history: Sequence[float] | RunTrace | None) -> Course | None:
         first=float(known[0]),
         last=float(blocks[-1]),
         lowest=float(min(part.mean() for part in everything)),
+        highest=float(known.max()),
         trend=slope * (len(blocks) - 1),
         trend_error=error * (len(blocks) - 1),
         scatter=float(np.std(half - line)),
@@ -104,4 +106,5 @@ def _line(blocks: np.ndarray) -> tuple[float, float]:
 def _nothing(updates: int, finite: int, known: np.ndarray) -> Course:
     value = float(known[-1]) if len(known) else math.nan
     first = float(known[0]) if len(known) else math.nan
-    return Course(updates, finite, first, value, value, 0.0, math.inf, math.nan, 0.0)
+    highest = float(known.max()) if len(known) else math.nan
+    return Course(updates, finite, first, value, value, highest, 0.0, math.inf, math.nan, 0.0)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.optim import SGD, Optimizer
 
 from unstick.critical.classifying import classify
@@ -19,6 +20,7 @@ from unstick.diagnosis.course import Course, read_course
 from unstick.diagnosis.run import Run
 from unstick.diagnosis.signals import Signals, read_signals
 from unstick.errors import UnstickError
+from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
 from unstick.trace import RunTrace
 
@@ -158,7 +160,14 @@ def gather(
         )
     reserve = ARMS * min(ARM_GRADIENTS, budget / (2 * ARMS)) if bench.fits else 0.0
     before = problem.spent
-    point = classify(problem, budget=budget - reserve, seed=seed, progress=progress)
+    try:
+        point = classify(problem, budget=budget - reserve, seed=seed, progress=progress)
+    except (UnstickError, OverflowError) as error:
+        if course is None or not course.blew_up:
+            raise
+        point = _beyond(
+            problem, loss, " ".join(str(error).split())[:120]
+        )  # numbers near the largest there are
     outcome = point.outcome
     alone = None
     if decay and outcome != "interrupted" and _weighs(problem, run.problem):
@@ -175,7 +184,8 @@ def gather(
         except KeyboardInterrupt:
             outcome = "interrupted"
     restarts = None
-    if trials and outcome != "interrupted" and _at_rest(point):
+    blown = course is not None and course.blew_up
+    if trials and outcome != "interrupted" and _at_rest(point) and not blown:
         try:
             restarts = _restarted(bench, problem, course, seed, progress)
         except KeyboardInterrupt:
@@ -198,6 +208,37 @@ def gather(
             outcome=outcome,
         ),
         problem,
+    )
+
+
+def _beyond(problem: Problem, loss: float, why: str) -> Point:
+    """The point of a run that blew up, where not even its curvature can be computed."""
+    gradient = problem.gradient().double()
+    nothing = torch.empty(0, dtype=torch.float64)
+    return Point(
+        kind=Kind.UNDECIDED,
+        proof=f"curvature cannot be computed here: {why}",
+        loss=loss,
+        gradient_norm=float(torch.linalg.vector_norm(gradient)),
+        gradient_standard_error=None,
+        lambda_min=None,
+        lambda_max=None,
+        inertia=None,
+        minimum_ratio=None,
+        noise_floor=0.0,
+        tau=0.0,
+        slope_decrease=0.0,
+        curvature_decrease=0.0,
+        loss_noise=0.0,
+        escape_direction=None,
+        escape_step=0.0,
+        lowest_curvatures=nothing,
+        lowest_directions=torch.empty(problem.n, 0, dtype=torch.float64),
+        eigenvalues=nothing,
+        parameters=problem.n,
+        notes=(),
+        outcome="complete",
+        cost=Cost(),
     )
 
 

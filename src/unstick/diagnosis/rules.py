@@ -30,6 +30,13 @@ LEARNED = 0.12
 """Part of the level below which a training has learned its task: what holds it then is no stall."""
 
 
+EARLY = 100
+"""Updates before which a training that moves at all is not called stalled: half of them say too little about the other."""
+
+SPIKE = 100.0
+"""A rise of the loss by this factor is no noise: a step went far beyond what the surface bears."""
+
+
 @dataclass(frozen=True, slots=True)
 class Support:
     """What speaks for a cause."""
@@ -114,7 +121,7 @@ EXPLAINS: Final[Mapping[Cause, tuple[Cause, ...]]] = {
     Cause.SCHEDULE_EXHAUSTED: (Cause.LEARNING_RATE_TOO_SMALL, Cause.ILL_CONDITIONED_VALLEY),
     Cause.GRADIENT_CLIPPING: (Cause.LEARNING_RATE_TOO_SMALL, Cause.ILL_CONDITIONED_VALLEY),
     Cause.GRADIENT_NOISE_FLOOR: (Cause.LEARNING_RATE_TOO_LARGE,),
-    Cause.LEARNING_RATE_TOO_LARGE: (Cause.NON_FINITE,),
+    Cause.LEARNING_RATE_TOO_LARGE: (Cause.NON_FINITE, Cause.MODEL_FLOOR),
     Cause.SATURATED_UNITS: (Cause.LEARNING_RATE_TOO_SMALL, Cause.ILL_CONDITIONED_VALLEY),
     Cause.SYMMETRIC_UNITS: (Cause.LEARNING_RATE_TOO_SMALL, Cause.ILL_CONDITIONED_VALLEY),
 }
@@ -138,17 +145,24 @@ def _progressing(e: Evidence) -> Support | None:
     reasons: list[str] = []
     strength = 0.0
     left = max(e.loss - e.bound, 1e-300)
-    if e.course is not None and e.course.falling:
-        pace = -e.course.trend / left
+    course = e.course
+    if course is not None and course.trend < -2 * course.trend_error:
+        pace = -course.trend / left
         if pace >= PACE:
-            strength = 0.95 if pace >= 2 * PACE else 0.7
+            strength = 0.95 if course.falling and pace >= 2 * PACE else 0.91
             reasons.append(
-                f"the second half of the run lowered the loss by {number(-e.course.trend)} ± "
-                f"{number(e.course.trend_error)}, which is {pace:.0%} of what is left"
+                f"the second half of the run lowered the loss by {number(-course.trend)} ± "
+                f"{number(course.trend_error)}, which is {pace:.0%} of what is left"
             )
     gained = e.gain("continue")
-    if gained is not None and gained >= 2 * MATTERS and e.course is None:
-        strength = max(strength, 0.7)
+    moving = gained is not None and math.isfinite(gained) and gained >= MATTERS / 4
+    if moving and course is not None and course.updates < EARLY:
+        strength = max(strength, 0.91)
+        reasons.append(
+            f"after {course.updates} updates it is early, and a copy trained on lowered the loss by {gained:.1%} of the whole way"
+        )
+    if moving and course is None and gained is not None and gained >= 2 * MATTERS:
+        strength = max(strength, 0.91)
         reasons.append(f"a copy trained on lowered the loss by {gained:.1%} of the whole way")
     if e.level_known and e.stuck < LEARNED:
         strength = max(strength, 0.92)
@@ -178,14 +192,18 @@ def _zero_path(e: Evidence) -> Support | None:
 
 
 def _dead(e: Evidence) -> Support | None:
-    if e.signals is None or not e.signals.layers:
+    if e.signals is None or not e.signals.layers or _learned(e):
         return None
     worst = max(e.signals.layers, key=lambda layer: layer.dead)
-    if worst.dead < 0.5 or _learned(e):
-        return None
     told = f"{worst.dead:.0%} of the {worst.units} units of {worst.name} pass no gradient back for any sample"
-    return Support(
-        Cause.DEAD_UNITS, 0.97 if worst.dead == 1 else 0.95 if worst.dead >= 0.95 else 0.45, (told,)
+    if worst.dead >= 0.95:
+        return Support(Cause.DEAD_UNITS, 0.97 if worst.dead == 1 else 0.95, (told,))
+    silent = e.signals.still_share
+    if silent > 0.8 and worst.dead >= 0.3:
+        more = f"{silent:.0%} of the parameters have no gradient for any sample, also when nudged"
+        return Support(Cause.DEAD_UNITS, 0.95, (told, more))
+    return (
+        Support(Cause.DEAD_UNITS, 0.45, (told,)) if worst.dead >= 0.5 and not _learning(e) else None
     )
 
 
@@ -244,7 +262,7 @@ def _mismatch(e: Evidence) -> Support | None:
     s = e.signals
     if s is None or _learning(e):
         return None
-    if s.outputs_are_shares and s.target_size is None:
+    if s.outputs_are_shares and s.loss_takes_scores:
         told = "the outputs are shares that sum to one already, and the loss takes them for scores: it cannot come near zero"
         return Support(Cause.LOSS_OUTPUT_MISMATCH, 0.92, (told,))
     if s.outputs_one_sided:
@@ -260,7 +278,10 @@ def _too_large(e: Evidence) -> Support | None:
     smaller, same = e.gain("rate ÷ 10"), e.gain("continue")
     sharp = None if steps is None else steps.sharpness
     if course is not None and course.blew_up:
-        if sharp is not None and sharp > 0.9:
+        if course.highest > SPIKE * max(course.first, course.lowest) > 0:
+            strength = 0.97
+            reasons.append(f"before that it had risen to {number(course.highest)}")
+        elif sharp is not None and sharp > 0.9:
             strength = 0.95
         elif smaller is not None and math.isfinite(smaller) and (same is None or smaller > same):
             strength = 0.85
@@ -280,6 +301,16 @@ def _too_large(e: Evidence) -> Support | None:
             f"with a tenth of the rate a copy gained {smaller:.1%} of the whole way, unchanged {_gained(same)}"
         )
         strength = max(strength, 0.75)
+    if (
+        course is not None
+        and not course.blew_up
+        and course.highest > SPIKE * course.first > 0
+        and not _learned(e)
+    ):
+        strength = max(strength, 0.9)
+        reasons.append(
+            f"the loss once rose from {number(course.first)} to {number(course.highest)}"
+        )
     if course is not None and course.lowest > 0 and course.last > 2 * course.first and not strength:
         strength = 0.5
         reasons.append(f"the loss rose from {number(course.first)} to {number(course.last)}")
@@ -334,7 +365,9 @@ def _valley(e: Evidence) -> Support | None:
         return None
     if e.steps is None or e.steps.sharpness is None or e.steps.sharpness < 0.1:
         return None
-    if momentum.gain < PACE * left or momentum.gain < 3 * max(same.gain, 0.0):
+    if left < 1e-6 * e.level or (e.course is not None and e.course.updates < EARLY):
+        return None
+    if momentum.gain < PACE * left or momentum.gain < 4 * max(same.gain, 0.0):
         return None
     if math.isfinite(ten.gain) and ten.gain > 0.5 * momentum.gain:
         return None  # a higher rate does as well: the rate is what is wrong
@@ -343,17 +376,19 @@ def _valley(e: Evidence) -> Support | None:
         f"{same.gain / left:.1%}, and ten times the rate did not; the rate is {number(e.steps.sharpness)} of what the "
         "sharpest direction bears"
     )
-    return Support(Cause.ILL_CONDITIONED_VALLEY, 0.96, (told,))
+    # where nearly all is learned, a long valley is how training ends
+    return Support(Cause.ILL_CONDITIONED_VALLEY, 0.96 if e.stuck > 0.05 else 0.9, (told,))
 
 
 def _noise(e: Evidence) -> Support | None:
     large, same, smaller = e.gain("batch × 16"), e.gain("continue"), e.gain("rate ÷ 10")
     if large is None or same is None or not math.isfinite(large) or _learning(e):
         return None
-    if large - same < 2 * MATTERS:
+    if large - same < 2 * MATTERS or large < MATTERS:
         return None
     told = f"with batches 16 times as large a copy gained {large:.1%} of the whole way, unchanged {_gained(same)}"
-    strength = 0.85 if smaller is not None and smaller > same else 0.6
+    sure = smaller is not None and smaller > same
+    strength = (0.94 if large - same > 4 * MATTERS else 0.85) if sure else 0.6
     return Support(Cause.GRADIENT_NOISE_FLOOR, strength, (told,))
 
 
@@ -425,10 +460,10 @@ def _minimum(e: Evidence) -> Support | None:
             ],
             default=1.0,
         )
-        if best >= MATTERS / 4 or not gains:
+        if best >= MATTERS or not gains or (e.course is not None and e.course.updates < EARLY):
             return None
         told = f"nothing that was tried from here gained more than {best:.2%} of the whole way"
-        return Support(Cause.MODEL_FLOOR, 0.55, (told,))
+        return Support(Cause.MODEL_FLOOR, 0.55 if best < MATTERS / 4 else 0.5, (told,))
     strength = 0.8 if p.kind == Kind.MINIMUM else 0.6 if flat else 0.4
     if e.restarts is None:
         return Support(Cause.LOCAL_MINIMUM, strength, (p.proof, "restarts not tried"))

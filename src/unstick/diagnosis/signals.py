@@ -45,12 +45,16 @@ class Signals:
     still: tuple[str, ...]  # tensors whose gradient is zero for every sample seen
     stays_still: tuple[str, ...]  # of these, those still so after the parameters were nudged
     always_still: tuple[str, ...]  # of these, those still so at random parameters
+    still_share: float  # part of all parameters that lie in tensors of ``stays_still``
     shrinkage: float | None  # gradient at the first layer with parameters over that at the last
     input_size: float | None  # root mean square of floating-point inputs
     input_spread: float | None  # largest over smallest standard deviation of features that vary
     target_size: float | None  # root mean square of floating-point targets
     output_size: float | None  # root mean square of outputs
     outputs_are_shares: bool  # outputs of each sample are not negative and sum to one
+    loss_takes_scores: (
+        bool  # adding the same number to all outputs changes no loss: it normalizes them itself
+    )
     outputs_constant: bool  # the same output for every sample
     outputs_one_sided: bool  # no output is negative, though targets are
     constant_loss: (
@@ -84,12 +88,17 @@ def read_signals(problem: Problem, *, seed: int) -> Signals:
         still=still,
         stays_still=stays,
         always_still=always,
+        still_share=sum(
+            dict(zip(part.layout.names, part.layout.sizes, strict=True))[n] for n in stays
+        )
+        / part.n,
         shrinkage=_shrinkage(moved),
         input_size=_rms(inputs),
         input_spread=_spread(inputs),
         target_size=_rms(targets),
         output_size=_rms(watched.output),
         outputs_are_shares=_are_shares(watched.output),
+        loss_takes_scores=_takes_scores(part, theta, batch),
         outputs_constant=_constant(watched.output),
         outputs_one_sided=_one_sided(watched.output, targets),
         constant_loss=_constant_loss(problem),
@@ -295,6 +304,25 @@ def _are_shares(outputs: Tensor | None) -> bool:
     return bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
 
 
+def _takes_scores(problem: Problem, theta: Tensor, batch: Batch) -> bool:
+    evaluation = problem.require_whole("diagnosis")
+
+    def shifted(_module: nn.Module, _given: Any, output: Any) -> Any:
+        return output + 1.0 if isinstance(output, Tensor) else None
+
+    def loss() -> float:
+        with evaluation.visit(), torch.no_grad():
+            return float(evaluation.batch_loss(theta, batch))
+
+    plain = loss()
+    hook = evaluation.model.register_forward_hook(shifted)
+    try:
+        moved = loss()
+    finally:
+        hook.remove()
+    return abs(moved - plain) <= 1e-6 * max(abs(plain), 1e-6)
+
+
 def _constant(outputs: Tensor | None) -> bool:
     if outputs is None or len(outputs) < 2:
         return False
@@ -305,7 +333,8 @@ def _constant(outputs: Tensor | None) -> bool:
 def _one_sided(outputs: Tensor | None, targets: Tensor | None) -> bool:
     if outputs is None or targets is None:
         return False
-    return bool((outputs >= 0).all()) and bool((targets < 0).double().mean() > 0.1)
+    cut = float(outputs.min()) == 0.0  # some output is cut off there
+    return cut and bool((targets < 0).double().mean() > 0.1)
 
 
 def _constant_loss(problem: Problem) -> float | None:

@@ -88,6 +88,10 @@ def linearize(
         same = pytree.tree_unflatten(filled, structure)
         return cast("Tensor", jvp(grad(lambda t: loss(t, same)), (point,), (v,))[1])
 
+    with (
+        torch.no_grad()
+    ):  # what torch cannot do is refused here, where recording could crash the process
+        product(theta, torch.ones_like(theta), *leaves(batch))
     # One mode for the shapes of all results: without it make_fx sets up one for each, which takes half of its time.
     with torch.no_grad(), tracing(TracingContext(FakeTensorMode())):
         record = make_fx(product)(theta, torch.ones_like(theta), *leaves(batch))

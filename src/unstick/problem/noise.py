@@ -103,7 +103,9 @@ class _Running:
     def error(self) -> float:
         if self.count < 2:
             return self.mean
-        return math.sqrt(max(0.0, self.squares / self.count - self.mean**2) / (self.count - 1))
+        return math.sqrt(
+            max(0.0, self.squares / self.count - self.mean * self.mean) / (self.count - 1)
+        )
 
     def known(self, accuracy: float | None) -> bool:
         """Whether the standard error is small enough to stop."""

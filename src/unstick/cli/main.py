@@ -11,6 +11,7 @@ from unstick import __version__
 from unstick.cli.demo import demo
 from unstick.cli.diagnose import diagnose
 from unstick.cli.escape import escape
+from unstick.cli.gallery import gallery
 from unstick.cli.init import init
 from unstick.cli.spectrum import spectrum
 from unstick.cli.train import train
@@ -43,6 +44,7 @@ def main(context: click.Context) -> None:
 main.add_command(demo)
 main.add_command(diagnose)
 main.add_command(escape)
+main.add_command(gallery)
 main.add_command(init)
 main.add_command(spectrum)
 main.add_command(train)

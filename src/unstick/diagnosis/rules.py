@@ -125,7 +125,10 @@ EXPLAINS: Final[Mapping[Cause, tuple[Cause, ...]]] = {
     Cause.SATURATED_UNITS: (Cause.LEARNING_RATE_TOO_SMALL, Cause.ILL_CONDITIONED_VALLEY),
     Cause.SYMMETRIC_UNITS: (Cause.LEARNING_RATE_TOO_SMALL, Cause.ILL_CONDITIONED_VALLEY),
 }
-"""A cause with strength ½ or more comes before what it explains, however strong that is."""
+"""A cause with strength ½ or more comes before what it explains, unless that is stronger by more than ``DOUBT``."""
+
+DOUBT = 0.3
+"""A doubtful root does not come before a symptom that is certain."""
 
 
 def support(evidence: Evidence) -> tuple[Support, ...]:
@@ -133,8 +136,13 @@ def support(evidence: Evidence) -> tuple[Support, ...]:
     found = [told for rule in RULES if (told := rule(evidence)) is not None]
     if not found:
         return (Support(Cause.UNDECIDED, 0.0, (_open(evidence),)),)
-    roots = {told.cause for told in found if told.strength >= 0.5}
-    explained = {symptom for root in roots for symptom in EXPLAINS.get(root, ())}
+    strengths = {told.cause: told.strength for told in found}
+    explained = {
+        symptom
+        for root, strength in strengths.items()
+        for symptom in EXPLAINS.get(root, ())
+        if strength >= 0.5 and strengths.get(symptom, 0.0) <= strength + DOUBT
+    }
     return tuple(sorted(found, key=lambda s: (s.cause in explained, -s.strength)))
 
 
@@ -166,7 +174,7 @@ def _progressing(e: Evidence) -> Support | None:
         reasons.append(f"a copy trained on lowered the loss by {gained:.1%} of the whole way")
     if e.level_known and e.stuck < LEARNED:
         strength = max(strength, 0.92)
-        reasons.append(f"{1 - e.stuck:.0%} of the way from a constant output is done")
+        reasons.append(f"{1 - e.stuck:.0%} of the way from nothing learned is done")
     return Support(Cause.PROGRESSING, strength, tuple(reasons)) if reasons else None
 
 
@@ -208,13 +216,19 @@ def _dead(e: Evidence) -> Support | None:
 
 
 def _saturated(e: Evidence) -> Support | None:
-    if e.signals is None or not e.signals.layers or _learning(e):
+    if e.signals is None or not e.signals.layers or _learned(e):
         return None
-    worst = max(e.signals.layers, key=lambda layer: layer.saturated)
-    if worst.saturated < 0.6:
+    layers = e.signals.layers
+    mean = sum(layer.saturated for layer in layers) / len(layers)
+    worst = max(layers, key=lambda layer: layer.saturated)
+    if worst.saturated < 0.6 or (mean < 0.8 and _learning(e)):
         return None
     told = f"{worst.saturated:.0%} of the outputs of {worst.name} sit where the activation behind it is flat"
-    return Support(Cause.SATURATED_UNITS, 0.6 + 0.35 * worst.saturated, (told,))
+    if mean < 0.8:
+        return Support(Cause.SATURATED_UNITS, 0.5 + 0.35 * mean, (told,))
+    return Support(
+        Cause.SATURATED_UNITS, 0.96, (told, f"{mean:.0%} in the mean of all hidden layers")
+    )
 
 
 def _vanishing(e: Evidence) -> Support | None:

@@ -24,7 +24,7 @@ class StalledRun(Record):
     def headline(self) -> str:
         """Why it stands still."""
         updates = len(self.trained.trace.loss)
-        return f"No progress after {updates:,} updates. {self.diagnosis.headline()}"
+        return f"No progress after {updates:,} update{'' if updates == 1 else 's'}. {self.diagnosis.headline()}"
 
     def facts(self) -> list[Fact]:
         """The training, then the diagnosis."""

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -282,6 +283,17 @@ def _whole_products() -> Generator[None]:
             operation.fp32_precision = operations[operation]
             if operation.fp32_precision != precision:
                 operation.fp32_precision = precision
+
+
+@contextmanager
+def _quiet_vmap() -> Generator[None]:
+    """Operations that vmap does one by one are slower and right; torch would write a line for each to stderr."""
+    functorch: Any = import_module("torch._C._functorch")  # the switch has no public name
+    functorch._set_vmap_fallback_warning_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_warning_enabled(True)
 
 
 @contextmanager

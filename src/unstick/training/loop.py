@@ -67,7 +67,10 @@ class Trained(Record):
         updates = len(self.trace.loss)
         last = self.last()
         where = f"{last.split} {last}" if last else f"loss {number(self.final_loss)}"
-        return f"Training ended after {updates:,} updates ({self.outcome}): {where}."
+        if self.outcome == DIVERGED:
+            finite = [loss for loss in self.trace.loss if isfinite(loss)]
+            where = f"the last finite loss was {number(finite[-1] if finite else None)}"
+        return f"Training ended after {updates:,} update{'' if updates == 1 else 's'} ({self.outcome}): {where}."
 
     def facts(self) -> list[Fact]:
         """The recipe, then what came of it, then what it took."""
@@ -92,7 +95,7 @@ class Trained(Record):
         """The mean over the last epoch's batches, or over as many of them as there are."""
         if not self.trace.loss:
             return None
-        batches = max(1, round(len(self.trace.loss) / self.epochs)) if self.epochs else 1
+        batches = self.recipe.batches_of(self.samples)
         last = self.trace.loss[-batches:]
         return sum(last) / len(last)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from statistics import median
 from typing import Any
 
 from torch import Tensor, nn
@@ -56,10 +57,10 @@ class Population(Record):
         final = sorted(loss for m in self.members if (loss := _reached(m)) is not None)
         lost = len(self.members) - len(final)
         if not final:
-            return f"{len(self.members)} models trained: all diverged."
+            return f"{len(self.members)} models trained: none has a finite loss."
         return (
             f"{len(self.members)} models trained: loss {number(final[0])} to {number(final[-1])}, "
-            f"median {number(final[len(final) // 2])}{f'; {lost} diverged' if lost else ''}."
+            f"median {number(median(final))}{f'; {lost} diverged' if lost else ''}."
         )
 
     def facts(self) -> list[Fact]:

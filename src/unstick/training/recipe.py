@@ -113,8 +113,7 @@ class Recipe:
 
     def updates_for(self, samples: int) -> int:
         """How many updates this makes on so many samples, unless it stops before."""
-        size = self.size_of_batch(samples)
-        an_epoch = samples // size if self.drop_last else ceil(samples / size)
+        size, an_epoch = self.size_of_batch(samples), self.batches_of(samples)
         limits: list[float] = []
         if self.updates is not None:
             limits.append(self.updates)
@@ -123,6 +122,11 @@ class Recipe:
         if self.budget is not None:
             limits.append(self.budget * samples / size)
         return round(min(limits)) if limits else 10 * an_epoch
+
+    def batches_of(self, samples: int) -> int:
+        """Updates of an epoch."""
+        size = self.size_of_batch(samples)
+        return samples // size if self.drop_last else ceil(samples / size)
 
     def size_of_batch(self, samples: int) -> int:
         """Samples in a batch.

@@ -140,7 +140,14 @@ def gather(
     course = read_course(run.history)
     if course is None:
         missing.append("no history of losses: how they went is not known")
-    signals = _tried(lambda: read_signals(problem, seed=seed), "the signals in the model", missing)
+    shared = problem.team.size > 1
+    signals = None
+    if shared:
+        missing.append("several processes share the problem: signals and steps were not looked at")
+    else:
+        signals = _tried(
+            lambda: read_signals(problem, seed=seed), "the signals in the model", missing
+        )
     bound = problem.lower_bound or 0.0
     constant = None if signals is None else signals.constant_loss
     start = constant if constant is not None else None if course is None else course.first
@@ -158,7 +165,8 @@ def gather(
         missing.append(
             f"batch_size={run.batch_size} is more than the {problem.samples:,} samples: all were taken"
         )
-    reserve = ARMS * min(ARM_GRADIENTS, budget / (2 * ARMS)) if bench.fits else 0.0
+    tries = bench.fits and not shared
+    reserve = ARMS * min(ARM_GRADIENTS, budget / (2 * ARMS)) if tries else 0.0
     before = problem.spent
     try:
         point = classify(problem, budget=budget - reserve, seed=seed, progress=progress)
@@ -177,7 +185,7 @@ def gather(
             missing,
         )
     arms: dict[str, Outcome] = {}
-    if bench.fits and outcome != "interrupted":
+    if tries and outcome != "interrupted":
         try:
             each = min(ARM_GRADIENTS, (budget - (problem.spent - before).gradients) / ARMS)
             _fill(arms, run, problem, bench, loss, max(1.0, each), seed, course, progress)
@@ -185,7 +193,7 @@ def gather(
             outcome = "interrupted"
     restarts = None
     blown = course is not None and course.blew_up
-    if trials and outcome != "interrupted" and _at_rest(point) and not blown:
+    if trials and outcome != "interrupted" and _at_rest(point) and not blown and not shared:
         try:
             restarts = _restarted(bench, problem, course, seed, progress)
         except KeyboardInterrupt:

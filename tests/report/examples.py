@@ -12,7 +12,7 @@ from unstick.critical.layers import Block, CurvatureByLayer, LayeredEnds, LayerM
 from unstick.critical.planning import Plan
 from unstick.critical.point import Kind, Point
 from unstick.critical.taylor import Profile
-from unstick.diagnosis.cause import Cause
+from unstick.diagnosis.cause import HEALTHY, Cause
 from unstick.diagnosis.course import read_course
 from unstick.diagnosis.diagnosing import Diagnosis
 from unstick.diagnosis.evidence import Evidence, Outcome, Steps
@@ -28,6 +28,7 @@ from unstick.spectrum.inertia import Inertia, ToleranceSweep
 from unstick.spectrum.interval import Interval
 from unstick.spectrum.trace import TraceEstimate
 from unstick.studies.demo import Demonstration
+from unstick.studies.gallery.measuring import Case, GalleryResult
 from unstick.trace import RunTrace
 from unstick.training.averaging import Swapped
 from unstick.training.initialization import Initialized
@@ -44,7 +45,9 @@ __all__ = [
     "demonstration",
     "diagnosis",
     "every_record",
+    "evidence",
     "falling",
+    "gallery",
     "point",
     "population",
     "signal",
@@ -231,6 +234,22 @@ def evidence() -> Evidence:
         *(2.302, 0.0, math.log(10), True, course, signals, steps, point(), None),
         *(arms, 2.2, 1800.0, ("no history of losses",), "complete"),
     )
+
+
+def gallery() -> GalleryResult:
+    """One stall right, one wrong, one of which two answers are right; a healthy one called so, an alarm, one left open."""
+    rate, saddle, floor = Cause.LEARNING_RATE_TOO_SMALL, Cause.STRICT_SADDLE, Cause.MODEL_FLOOR
+    stalls = (
+        Case("tiny-rate", 0, "stalled", (rate,), (rate, saddle), 80.0),
+        Case("tiny-rate", 1, "stalled", (rate,), (saddle, rate), 90.0),
+        Case("zero-start", 0, "stalled", (saddle, Cause.SYMMETRIC_UNITS), (saddle,), 120.5),
+    )
+    healthy = (
+        Case("digits", 0, "middle", HEALTHY, (floor,), 60.0),
+        Case("digits", 0, "early", HEALTHY, (rate, floor), 61.0),
+        Case("digits", 0, "late", HEALTHY, (Cause.UNDECIDED,), 62.0),
+    )
+    return GalleryResult(stalls, healthy, ("flat-start, seed 1",), "complete", 12.5)
 
 
 def demonstration() -> Demonstration:
@@ -441,6 +460,8 @@ def every_record() -> list[object]:
         Initialized("he", 3, ("0.weight",), ("0.bias",), {"1.weight": "neither matrix nor bias"}),
         Pretrained(("0.weight",), (Kept("1.weight", (4, 3), None),), ("2.weight",)),
         signal(),
+        gallery(),
+        GalleryResult((), (), (), "interrupted", 0.1),
         Conditioning(1e4, math.inf, 0, 2, 64),
         mass,
         LayeredEnds(ends(), mass, "complete"),

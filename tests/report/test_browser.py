@@ -6,7 +6,7 @@ from base64 import b64encode
 
 import pytest
 
-from report.examples import demonstration, population, signal, swapped, trained, training
+from report.examples import demonstration, gallery, population, signal, swapped, trained, training
 from unstick.report.page import save
 
 pytestmark = pytest.mark.browser
@@ -20,7 +20,7 @@ WATCH_PRINT = f"""window.addEventListener('beforeprint', () => {{
     window.printed = [document.documentElement.dataset.theme, {INK}, plot.clientWidth];
 }})"""
 EMPTY = """() => [...document.querySelectorAll('.plot')].filter(plot => {
-    const marks = plot.querySelectorAll('.trace path, .contourlayer path, canvas');
+    const marks = plot.querySelectorAll('.trace path, .contourlayer path, .heatmaplayer image, canvas');
     return ![...marks].some(mark => mark.getBoundingClientRect().width > 3);
 }).map(plot => plot.id)"""
 SHADES = """async (encoded) => {
@@ -99,7 +99,7 @@ def assert_drawn(page):
     """Every figure holds marks, and the surface has the shades that light gives it."""
     picture = page.locator("#surface").screenshot()
 
-    assert page.locator(".js-plotly-plot").count() == 10
+    assert page.locator(".js-plotly-plot").count() == 12
     assert page.evaluate(EMPTY) == []
     assert page.evaluate(SHADES, b64encode(picture).decode()) > 200
 
@@ -121,6 +121,7 @@ def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(visit, width
         population(),
         swapped(),
         signal(),
+        gallery(),
     ],
     ids=lambda record: type(record).__name__,
 )

@@ -88,6 +88,8 @@ def test_every_figure_is_valid_and_all_its_colors_are_in_the_palette(record):
 def test_a_demonstration_shows_every_section_in_order():
     assert names(to_html(demonstration())) == [
         "run",
+        "arms",
+        "units",
         "spectrum",
         "negative-end",
         "line-1",
@@ -103,7 +105,7 @@ def test_a_demonstration_shows_every_section_in_order():
 def test_a_section_without_data_is_left_out():
     bare = replace(diagnosis(), portrait=None, escape=None)
 
-    assert names(to_html(bare)) == ["spectrum", "negative-end"]
+    assert names(to_html(bare)) == ["arms", "units", "spectrum", "negative-end"]
 
 
 def test_the_verdict_comes_before_the_proof_and_the_proof_before_the_figures():

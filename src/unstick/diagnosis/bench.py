@@ -7,6 +7,8 @@ The user's model and optimizer are copied together, so that each copy has the op
 """
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -17,12 +19,13 @@ from torch.optim import Optimizer
 
 from unstick.diagnosis.run import Run
 from unstick.problem.batches import Batch, leaves, merge, place, size_of, take
-from unstick.problem.guard import put_back_randomness
+from unstick.problem.guard import devices_of, put_back_randomness, seed_randomness
 from unstick.problem.layout import layout_of
+from unstick.problem.objective import Objective
 from unstick.problem.problem import Problem
 from unstick.training.order import BatchOrder, generator_for
 
-__all__ = ["Arm", "Bench"]
+__all__ = ["Arm", "Bench", "cloud"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +34,7 @@ class Arm:
 
     losses: tuple[float, ...]  # of the batches, before each update
     loss: float  # of all data, afterwards, weight decay included; nan or inf where it blew up
+    data_loss: float  # the same without weight decay
     moved: Tensor  # θ after − θ before, [n]
 
     @property
@@ -101,9 +105,9 @@ class Bench:
         before = layout_of(model).read(self._problem.dtype)
         losses: list[float] = []
         limit = self._run.clip_norm if clip else None
-        devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
-        with put_back_randomness(devices), torch.enable_grad():
-            torch.manual_seed(generator_for("model", seed).initial_seed())
+        devices = devices_of(model)
+        with put_back_randomness(devices), self._gradients_apart(), torch.enable_grad():
+            seed_randomness(generator_for("model", seed).initial_seed(), devices)
             model.train()
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * rate
@@ -113,7 +117,7 @@ class Bench:
                     group["momentum"] = momentum
             size = min(max(1, round(self.batch_size * batch)), max(1, self.samples))
             order = BatchOrder(max(1, self.samples), size, seed=seed)
-            data = self._data(model)
+            data = self._data(model, self.batch)
             for _ in range(updates):
                 rows = order.next()
                 part = data if order.whole or not self.samples else take(data, rows)
@@ -121,10 +125,35 @@ class Bench:
                 if not math.isfinite(losses[-1]):
                     break
         after = layout_of(model).read(self._problem.dtype)
-        self._count(updates * size)
+        evaluation = self._problem.require_whole("diagnosis")
+        evaluation.meter.count("gradient", updates * size)
         finite = bool(torch.isfinite(after).all()) and math.isfinite(losses[-1])
-        loss = float(self._problem.values(after.unsqueeze(0))[0]) if finite else math.nan
-        return Arm(tuple(losses), loss, after - before)
+        loss = self._loss(objective) if finite else math.nan
+        decayed = float(evaluation.decayed(after)) if finite else 0.0
+        return Arm(tuple(losses), loss + decayed, loss, after - before)
+
+    @contextmanager
+    def _gradients_apart(self) -> Generator[None]:
+        """A loss that names the user's model itself leaves no gradient there."""
+        own = list(self._problem.model.parameters())
+        before = [p.grad for p in own]
+        try:
+            for p in own:
+                p.grad = None
+            yield
+        finally:
+            for p, grad in zip(own, before, strict=True):
+                p.grad = grad
+
+    def _loss(self, objective: Objective) -> float:
+        """The loss of all data by a copy, with the batch statistics that it has gathered."""
+        evaluation = self._problem.require_whole("diagnosis")
+        total = 0.0
+        with objective.visit(training=evaluation.training), torch.no_grad():
+            for share, batch in zip(evaluation.shares, evaluation.batches, strict=True):
+                total += share * float(objective.loss_of(self._data(objective.model, batch)))
+        evaluation.meter.count("value", evaluation.samples)
+        return total
 
     def restart(self, updates: int, *, seed: int) -> float:
         """Train a copy from new initial parameters, with the optimizer's settings and none of its memory.
@@ -150,27 +179,24 @@ class Bench:
         fresh.batch, fresh.samples, fresh.fits = self.batch, self.samples, self.fits
         return fresh.go_on(updates, seed=seed).loss
 
-    def cloud(self, points: int, *, seed: int) -> float:
-        """The lowest loss at so many random parameters, as wide as the present ones.
-
-        Cost:
-            A third of a gradient a point.
-        """
-        theta = self._problem.parameters()
-        generator = torch.Generator().manual_seed(seed)
-        width = max(1.0, float(theta.abs().max()))
-        drawn = width * torch.randn(points, len(theta), generator=generator, dtype=torch.float64)
-        losses = self._problem.values(drawn.to(theta))
-        known = losses[torch.isfinite(losses)]
-        return float(known.min()) if len(known) else math.nan
-
-    def _data(self, model: nn.Module) -> Batch:
+    def _data(self, model: nn.Module, batch: Batch) -> Batch:
         kinds = [p.dtype for p in model.parameters() if p.is_floating_point()]
-        return place(self.batch, self._problem.device, kinds[0])
+        return place(batch, self._problem.device, kinds[0])
 
-    def _count(self, samples: int) -> None:
-        evaluation = self._problem.require_whole("diagnosis")
-        evaluation.meter.count("gradient", samples)
+
+def cloud(problem: Problem, points: int, *, seed: int) -> float:
+    """The lowest loss at so many random parameters, as wide as the present ones; nan where none is finite.
+
+    Cost:
+        A third of a gradient a point.
+    """
+    theta = problem.parameters()
+    generator = torch.Generator().manual_seed(seed)
+    width = max(1.0, float(theta.abs().max()))
+    drawn = width * torch.randn(points, len(theta), generator=generator, dtype=torch.float64)
+    losses = problem.values(drawn.to(theta))
+    known = losses[torch.isfinite(losses)]
+    return float(known.min()) if len(known) else math.nan
 
 
 def _update(objective: Any, optimizer: Optimizer, batch: Batch, limit: float | None) -> float:
@@ -189,9 +215,11 @@ def _update(objective: Any, optimizer: Optimizer, batch: Batch, limit: float | N
 
 
 def _draw_anew(model: nn.Module, seed: int) -> None:
-    """New initial parameters: by the modules' own ``reset_parameters``, others N(0, as wide as they are)."""
-    with put_back_randomness([]), torch.no_grad():
-        torch.manual_seed(generator_for("model", seed).initial_seed())
+    """New initial parameters: by the modules' own ``reset_parameters``, others N(0, as wide as they are); frozen ones stay."""
+    devices = devices_of(model)
+    with put_back_randomness(devices), torch.no_grad():
+        seed_randomness(generator_for("model", seed).initial_seed(), devices)
+        frozen = [(p, p.clone()) for p in model.parameters() if not p.requires_grad]
         reset: set[int] = set()
         for module in model.modules():
             again = getattr(module, "reset_parameters", None)
@@ -202,3 +230,5 @@ def _draw_anew(model: nn.Module, seed: int) -> None:
             if id(parameter) not in reset and parameter.requires_grad:
                 width = max(1.0, float(parameter.abs().max()))
                 parameter.copy_(width * torch.randn(parameter.shape).to(parameter))
+        for parameter, value in frozen:
+            parameter.copy_(value)

@@ -4,6 +4,7 @@ Answers: what do its losses, its signals, its optimizer and the point itself sho
 Does not answer: which cause that speaks for (``rules``).
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,11 +16,11 @@ from torch.optim import SGD, Optimizer
 from unstick.critical.classifying import classify
 from unstick.critical.curvature import Progress
 from unstick.critical.point import Kind, Point
-from unstick.diagnosis.bench import Arm, Bench
+from unstick.diagnosis.bench import Arm, Bench, cloud
 from unstick.diagnosis.course import Course, read_course
 from unstick.diagnosis.run import Run
 from unstick.diagnosis.signals import Signals, read_signals
-from unstick.errors import UnstickError
+from unstick.errors import BudgetTooSmall, UnstickError
 from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
 from unstick.trace import RunTrace
@@ -31,6 +32,9 @@ RESTARTS, RESTART_GRADIENTS = 3, 170.0
 
 FEW, CLOUD = 100, 256
 """Parameters up to which random ones are looked at, and how many."""
+
+SIGNALS = 30.0
+"""What looking at the signals costs, in gradients of 256 samples."""
 
 ARMS = 8
 """About so many arms there are."""
@@ -165,11 +169,22 @@ def gather(
         missing.append(
             f"batch_size={run.batch_size} is more than the {problem.samples:,} samples: all were taken"
         )
-    tries = bench.fits and not shared
-    reserve = ARMS * min(ARM_GRADIENTS, budget / (2 * ARMS)) if tries else 0.0
-    before = problem.spent
+    closure = run.optimizer is not None and _needs_closure(run.optimizer)
+    if closure:
+        kind = type(run.optimizer).__name__
+        missing.append(f"{kind} steps with a closure: its steps could not be tried")
+    tries = bench.fits and not shared and not closure
+    reserve = ARMS * min(ARM_GRADIENTS, 0.3 * budget / ARMS) if tries else 0.0
+    looked = 0.0 if signals is None else SIGNALS * min(1.0, 256 / max(1, problem.samples))
+    verdict = max(budget - reserve - looked, budget / 3)
     try:
-        point = classify(problem, budget=budget - reserve, seed=seed, progress=progress)
+        point = classify(problem, budget=verdict, seed=seed, progress=progress)
+    except BudgetTooSmall as error:
+        apart = budget - verdict
+        raise BudgetTooSmall(
+            f"budget={budget:g} gradients, of which {apart:.0f} are for signals and steps, leaves {verdict:.0f} for the point, "
+            f"which does not suffice: {error}"
+        ) from None
     except (UnstickError, OverflowError) as error:
         if course is None or not course.blew_up:
             raise
@@ -187,15 +202,14 @@ def gather(
     arms: dict[str, Outcome] = {}
     if tries and outcome != "interrupted":
         try:
-            each = min(ARM_GRADIENTS, (budget - (problem.spent - before).gradients) / ARMS)
-            _fill(arms, run, problem, bench, loss, max(1.0, each), seed, course, progress)
+            _fill(arms, run, problem, bench, loss, max(1.0, reserve / ARMS), seed, course, progress)
         except KeyboardInterrupt:
             outcome = "interrupted"
     restarts = None
     blown = course is not None and course.blew_up
     if trials and outcome != "interrupted" and _at_rest(point) and not blown and not shared:
         try:
-            restarts = _restarted(bench, problem, course, seed, progress)
+            restarts = _restarted(bench if tries else None, problem, course, seed, progress)
         except KeyboardInterrupt:
             outcome = "interrupted"
     return (
@@ -257,14 +271,23 @@ def _at_rest(point: Point) -> bool:
     return False
 
 
+def _needs_closure(optimizer: Optimizer) -> bool:
+    parameter = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
 def _restarted(
-    bench: Bench, problem: Problem, course: Course | None, seed: int, progress: Progress | None
+    bench: Bench | None,
+    problem: Problem,
+    course: Course | None,
+    seed: int,
+    progress: Progress | None,
 ) -> float | None:
     """The lowest loss of all data after restarts, and of a cloud of random parameters where there are few."""
     found: list[float] = []
     if problem.n <= FEW:
-        found.append(bench.cloud(CLOUD, seed=seed))
-    if bench.fits:
+        found.append(cloud(problem, CLOUD, seed=seed))
+    if bench is not None:
         updates = 200 if course is None else max(1, course.updates)
         affordable = bench.updates_for(RESTART_GRADIENTS)
         for k in range(RESTARTS):
@@ -283,6 +306,7 @@ def coupled_decay(run: Run) -> dict[str, float]:
     return {
         names[id(p)]: float(group.get("weight_decay", 0.0))
         for group in run.optimizer.param_groups
+        if not group.get("decoupled_weight_decay", False)
         for p in group["params"]
         if id(p) in names and group.get("weight_decay", 0.0) and p.requires_grad
     }
@@ -308,11 +332,7 @@ def _fill(
         if arm.blew_up:
             found[name] = Outcome(len(arm.losses), math.nan, -math.inf, -math.inf)
             return
-        data = loss - arm.loss
-        if problem is not plain:
-            theta = plain.parameters() + arm.moved.to(plain.device, plain.dtype)
-            data = here - float(plain.values(theta.unsqueeze(0))[0])
-        found[name] = Outcome(len(arm.losses), arm.loss, loss - arm.loss, data)
+        found[name] = Outcome(len(arm.losses), arm.loss, loss - arm.loss, here - arm.data_loss)
 
     changes: dict[str, dict[str, Any]] = {
         "continue": {},

@@ -205,7 +205,10 @@ def _dead(e: Evidence) -> Support | None:
     worst = max(e.signals.layers, key=lambda layer: layer.dead)
     told = f"{worst.dead:.0%} of the {worst.units} units of {worst.name} pass no gradient back for any sample"
     if worst.dead >= 0.95:
-        return Support(Cause.DEAD_UNITS, 0.97 if worst.dead == 1 else 0.95, (told,))
+        alive = (
+            0.9 if _learning(e) else 1.0
+        )  # such as a branch that a residual network does without
+        return Support(Cause.DEAD_UNITS, min(alive, 0.97 if worst.dead == 1 else 0.95), (told,))
     silent = e.signals.still_share
     if silent > 0.8 and worst.dead >= 0.3:
         more = f"{silent:.0%} of the parameters have no gradient for any sample, also when nudged"
@@ -248,7 +251,8 @@ def _symmetric(e: Evidence) -> Support | None:
     if worst.copies < 0.9 or worst.dead >= 0.95:
         return None
     told = f"{worst.copies:.0%} of the {worst.units} units of {worst.name} are copies of another on every sample"
-    return Support(Cause.SYMMETRIC_UNITS, 0.97 if worst.copies > 0.99 else 0.85, (told,))
+    throughout = min(layer.copies for layer in e.signals.layers) > 0.99
+    return Support(Cause.SYMMETRIC_UNITS, 0.97 if throughout else 0.85, (told,))
 
 
 def _inputs(e: Evidence) -> Support | None:
@@ -354,7 +358,7 @@ def _schedule(e: Evidence) -> Support | None:
     steps, restored, same = e.steps, e.gain("highest rate"), e.gain("continue")
     if steps is None or restored is None or same is None or _learning(e):
         return None
-    if steps.rate > 0.05 * steps.highest_rate or restored - same < MATTERS:
+    if steps.rate > 0.05 * steps.highest_rate or not _ahead(restored, same):
         return None
     told = (
         f"the rate fell to {number(steps.rate / steps.highest_rate)} of {number(steps.highest_rate)}; with that a copy gained "
@@ -365,7 +369,7 @@ def _schedule(e: Evidence) -> Support | None:
 
 def _clipping(e: Evidence) -> Support | None:
     free, same = e.gain("no clipping"), e.gain("continue")
-    if free is None or same is None or free - same < MATTERS or _learning(e):
+    if free is None or same is None or not _ahead(free, same) or _learning(e):
         return None
     told = f"without clipping a copy gained {free:.1%} of the whole way, with it {_gained(same)}"
     return Support(Cause.GRADIENT_CLIPPING, 0.93, (told,))
@@ -396,7 +400,7 @@ def _valley(e: Evidence) -> Support | None:
 
 def _noise(e: Evidence) -> Support | None:
     large, same, smaller = e.gain("batch × 16"), e.gain("continue"), e.gain("rate ÷ 10")
-    if large is None or same is None or not math.isfinite(large) or _learning(e):
+    if large is None or same is None or not math.isfinite(large - same) or _learning(e):
         return None
     if large - same < 2 * MATTERS or large < MATTERS:
         return None
@@ -496,6 +500,11 @@ def _learning(e: Evidence) -> bool:
 def _learned(e: Evidence) -> bool:
     """Whether the task is learned."""
     return e.level_known and e.stuck < LEARNED
+
+
+def _ahead(changed: float, same: float) -> bool:
+    """Whether a change gained more by what matters; of two copies that blew up none did."""
+    return math.isfinite(changed) and changed - same >= MATTERS
 
 
 def _gained(share: float) -> str:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from unstick.errors import BadData
 from unstick.problem.batches import Batch, leaves
 from unstick.problem.problem import Problem
 
@@ -130,7 +131,9 @@ def _watch(problem: Problem, theta: Tensor, batch: Batch) -> _Watched:
 
     def layer(module: nn.Module, _given: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.is_floating_point() and output.ndim >= 1:
-            seen = _Seen(names.get(module, "?"), output.detach())
+            seen = _Seen(
+                names.get(module, "?"), output.detach().clone()
+            )  # kept from in-place activations
             calls.append(seen)
             if output.requires_grad:
                 output.register_hook(lambda g, s=seen: setattr(s, "gradient", g.detach()))
@@ -249,8 +252,12 @@ def _still(problem: Problem, thetas: Sequence[Tensor], seed: int) -> tuple[str, 
     """Names of tensors whose gradient is exactly zero, on all samples together and on some alone."""
     layout = problem.layout
     at = torch.stack(list(thetas))
-    single = range(6) if problem.samples > 1 else ()
-    alone = [problem.subset(1, seed=seed + k).gradients(at) for k in single]
+    alone: list[Tensor] = []
+    for k in range(6) if problem.samples > 1 else ():
+        try:
+            alone.append(problem.subset(1, seed=seed + k).gradients(at))
+        except BadData:  # a sample that counts for nothing, such as an ignored one
+            continue
     every = torch.cat([problem.gradients(at), *alone])
     parts = [layout.named(row) for row in every]
     return tuple(n for n in layout.names if all(bool((p[n] == 0).all()) for p in parts))
@@ -349,7 +356,10 @@ def _constant_loss(problem: Problem) -> float | None:
         return None
     targets = torch.cat([cast("Tensor", goal) for goal in goals])
     if isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)) and not targets.is_floating_point():
-        shares = torch.bincount(targets.reshape(-1).clamp_min(0)).double()
+        counted = targets[targets != loss.ignore_index]
+        if not len(counted):
+            return None
+        shares = torch.bincount(counted.reshape(-1)).double()
         shares = shares[shares > 0] / shares.sum()
         return float(-(shares * shares.log()).sum())
     if isinstance(loss, nn.MSELoss) and targets.is_floating_point():
@@ -358,6 +368,6 @@ def _constant_loss(problem: Problem) -> float | None:
         middle = targets.double().median(0, keepdim=True).values
         return float((targets - middle).abs().mean())
     if isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)):
-        share = targets.double().mean().clamp(1e-12, 1 - 1e-12)
-        return float(-(share * share.log() + (1 - share) * (1 - share).log()))
+        share = targets.double().mean(0).clamp(1e-12, 1 - 1e-12)
+        return float(-(share * share.log() + (1 - share) * (1 - share).log()).mean())
     return None

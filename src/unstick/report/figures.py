@@ -62,6 +62,7 @@ class Figure:
     wide: bool = True  # over the full width of the page, or beside another one
     tall: int = 360  # height in pixels
     flat: bool = True  # False: a surface in space
+    least: int = 0  # pixels that it needs; a narrower screen scrolls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Table:
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    wraps: bool = False  # cells hold sentences, one a line
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,15 @@ from unstick.report.figures import (
 )
 from unstick.training.signals import LayerSignal, SignalByLayer
 
-__all__ = ["blocks_figure", "mass_figures", "signal_figures"]
+__all__ = [
+    "blocks_figure",
+    "largest",
+    "left_out",
+    "mass_figures",
+    "named_axis",
+    "row_height",
+    "signal_figures",
+]
 
 ROWS = 40
 """Most layers that one figure shows: the ones with the most to show."""
@@ -54,13 +62,13 @@ def mass_figures(mass: LayerMass) -> list[Figure]:
 def blocks_figure(found: CurvatureByLayer) -> Figure:
     """The highest eigenvalue of each layer's own block, and under it the lowest."""
     reach = [max(abs(b.lambda_min.value), abs(b.lambda_max.value)) for b in found.blocks]
-    rows = _largest(reach)
+    rows = largest(reach)
     shown = [found.blocks[at] for at in rows]
     up = ["@escape" if block.lambda_max.low > 0 else "@measured" for block in shown]
     down = ["@down" if block.lambda_min.high < 0 else "@measured" for block in shown]
     panel, between = max(72, 26 * len(rows)), 76  # pixels, the second for an axis and its title
     share = panel / (2 * panel + between)
-    layers = _named_axis([block.name for block in shown])
+    layers = named_axis([block.name for block in shown])
     layout = figure_layout(
         showlegend=False,
         xaxis=axis("highest curvature λ max", **_span([b.lambda_max.value for b in shown])),
@@ -76,7 +84,7 @@ def blocks_figure(found: CurvatureByLayer) -> Figure:
         "Each layer's own block of the Hessian: how the loss bends when that layer moves and the others stay. The two "
         "axes have different scales; what lies within the noise of the arithmetic is written as 0. What is negative here "
         "is negative for the whole model too; layers that move together may bend the loss more than any does alone."
-        f"{'' if all(map(_settled, shown)) else pale}{_left_out(found.blocks, rows)}"
+        f"{'' if all(map(_settled, shown)) else pale}{left_out(found.blocks, rows)}"
     )
     return Figure(
         "blocks",
@@ -144,7 +152,7 @@ def _signal_figure(
         "hovertemplate": "%{y} (%{text})<br>%{x:.5g}<extra></extra>",
         "showlegend": False,
     }
-    down = _named_axis(names)
+    down = named_axis(names)
     layout = figure_layout(
         xaxis=across,
         yaxis={**down, "categoryorder": "array", "categoryarray": [label(n) for n in names][::-1]},
@@ -163,7 +171,7 @@ def _signal_figure(
         "Over samples and units together, in the order of the forward pass from above, on a logarithmic axis."
         f"{' Dotted: 1.' if one else ''}{lost}{some}"
     )
-    return Figure(name, title, caption, [line], layout, wide=False, tall=_tall(rows))
+    return Figure(name, title, caption, [line], layout, wide=False, tall=row_height(rows))
 
 
 def _has_logarithm(value: float) -> bool:
@@ -191,7 +199,7 @@ def _map(
     name: str, title: str, layers: Sequence[str], shares: Tensor, vectors: Sequence[str]
 ) -> Figure:
     """Layers down, vectors across, the share in color and in words."""
-    rows = _largest(shares.amax(1).tolist())
+    rows = largest(shares.amax(1).tolist())
     shown = [layers[at] for at in rows]
     cells = [numbers(shares[at]) for at in rows]
     # Two values may print alike, and a category is drawn once; a number tells them apart.
@@ -216,14 +224,14 @@ def _map(
     }
     layout = figure_layout(
         xaxis=axis("eigenvector", type="category", showgrid=False, side="top"),
-        yaxis=_named_axis(shown),
+        yaxis=named_axis(shown),
         margin={"l": 64, "r": 16, "t": 64, "b": 16},
     )
     caption = (
         "How much of the squared length of each eigenvector lies in each layer, in the order of the model from above; a "
-        f"column of all layers adds up to 100 %. Below 0.5 % nothing is written.{_left_out(layers, rows)}"
+        f"column of all layers adds up to 100 %. Below 0.5 % nothing is written.{left_out(layers, rows)}"
     )
-    return Figure(name, title, caption, [heat], layout, tall=_tall(rows))
+    return Figure(name, title, caption, [heat], layout, tall=row_height(rows))
 
 
 def _percent(share: float | None) -> str:
@@ -266,7 +274,7 @@ def _settled(block: Block) -> bool:
     return block.outcome in ("converged", "exhausted")
 
 
-def _named_axis(names: Sequence[str]) -> Trace:
+def named_axis(names: Sequence[str]) -> Trace:
     """Layers by name; a long one is written without its first modules, in full where the pointer is."""
     return axis(
         "",
@@ -303,15 +311,17 @@ def _span(values: Iterable[float]) -> Trace:
     return {"range": [low - (air if low < 0 else 0.0), high + air]}
 
 
-def _largest(sizes: Sequence[float]) -> list[int]:
+def largest(sizes: Sequence[float]) -> list[int]:
     """The rows to draw, in the order of the model, bottom up."""
     ranked = sorted(range(len(sizes)), key=lambda at: -sizes[at])[:ROWS]
     return sorted(ranked, reverse=True)
 
 
-def _left_out(layers: Sequence[object], rows: Sequence[int]) -> str:
+def left_out(layers: Sequence[object], rows: Sequence[int]) -> str:
+    """A sentence on the layers that are not drawn; empty when all are."""
     return f" Shown: the {len(rows)} largest of {len(layers)}." if len(rows) < len(layers) else ""
 
 
-def _tall(rows: Sequence[int]) -> int:
+def row_height(rows: Sequence[object]) -> int:
+    """Pixels of a figure with a row for each."""
     return max(240, 130 + 30 * len(rows))

@@ -26,7 +26,16 @@ from unstick.diagnosis.stall import StalledRun
 from unstick.landscape.plane import Plane
 from unstick.problem.cost import Cost
 from unstick.record import Record
-from unstick.report.figures import Figure, Table
+from unstick.report.evidence_figures import (
+    arms_figure,
+    causes_lead,
+    causes_table,
+    others_told,
+    units_figure,
+    values_table,
+)
+from unstick.report.figures import Figure, Table, counted
+from unstick.report.gallery_figures import alarms_table, confusion_figure, wrong_table
 from unstick.report.knobs import members_table
 from unstick.report.layer_figures import blocks_figure, mass_figures, signal_figures
 from unstick.report.loss_figures import escape_figure, line_figures, run_figure
@@ -44,6 +53,7 @@ from unstick.report.training_figures import training_figures
 from unstick.spectrum.density import Density
 from unstick.spectrum.ends import Ends
 from unstick.studies.demo import Demonstration
+from unstick.studies.gallery.measuring import GalleryResult
 from unstick.training.averaging import Swapped
 from unstick.training.loop import Trained
 from unstick.training.population import Population
@@ -54,12 +64,19 @@ __all__ = ["save", "to_html"]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, a sentence, and the figures and the table under it."""
+    """A heading, a sentence, and what is under it; without any of that it is left out."""
 
     title: str
     lead: str
-    figures: tuple[Figure, ...]
+    figures: tuple[Figure, ...] = ()
     table: Table | None = None
+    after: str = ""  # a sentence under the table
+    points: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is under the heading."""
+        return not (self.figures or self.table or self.points)
 
 
 def save(record: Record, path: str | Path) -> None:
@@ -93,12 +110,13 @@ def to_html(record: Record) -> str:
         The page, about 5 MB, nearly all of which is the plotting library. Equal records give equal pages.
     """
     story = story_of(record)
-    sections = [section for section in _sections(record) if section.figures or section.table]
+    sections = [section for section in _sections(record) if not section.empty]
     notes = list(_notes(record))
+    listed = {*notes, *(point for section in sections for point in section.points)}
     drawn = [figure for section in sections for figure in section.figures]
     return _template().render(
         story=story,
-        facts=[(label, value) for label, value in story.facts if value not in notes],
+        facts=[(label, value) for label, value in story.facts if value not in listed],
         what=type(record).__name__,
         sections=sections,
         costs=list(_costs(record)),
@@ -152,6 +170,8 @@ def _sections(record: Record) -> Iterable[Section]:
             yield from _of_population(record.workers, "The workers")
         case SignalByLayer():
             yield Section("Layer by layer", "", tuple(signal_figures(record)))
+        case GalleryResult():
+            yield from _of_gallery(record)
         case _:
             return
 
@@ -166,7 +186,37 @@ def _of_population(population: Population, title: str) -> Iterable[Section]:
     yield Section(f"{title}, one by one", lead, (), members_table(population))
 
 
+def _of_gallery(told: GalleryResult) -> Iterable[Section]:
+    matrix = confusion_figure(told)
+    yield Section("What was found", "", () if matrix is None else (matrix,))
+    wrong = sum(not case.right for case in told.stalls)
+    lead = f"{counted(wrong, 'stall')} of {len(told.stalls):,} where another cause came first."
+    yield Section("Where it was wrong", lead, table=wrong_table(told))
+    alarms = sum(case.alarm for case in told.healthy)
+    lead = f"{counted(alarms, 'false alarm')} on {counted(len(told.healthy), 'healthy training')}."
+    yield Section("Healthy trainings that were not recognized", lead, table=alarms_table(told))
+
+
+def _of_evidence(diagnosis: Diagnosis) -> Iterable[Section]:
+    evidence = diagnosis.evidence
+    arms = arms_figure(evidence)
+    units = None if evidence.signals is None else units_figure(evidence.signals.layers)
+    yield Section(
+        "Why",
+        causes_lead(diagnosis.cause),
+        table=causes_table(diagnosis, said=story_of(diagnosis).proof),
+        after=others_told(diagnosis),
+    )
+    lead = "Tried on copies; the model and its optimizer are as they were."
+    yield Section("Other settings, tried from here", lead, () if arms is None else (arms,))
+    yield Section("The units, layer by layer", "", () if units is None else (units,))
+    yield Section("What was measured", "", table=values_table(evidence))
+    lead = "Nothing was guessed in its place."
+    yield Section("What was not known", lead, points=evidence.missing)
+
+
 def _of_diagnosis(diagnosis: Diagnosis) -> Iterable[Section]:
+    yield from _of_evidence(diagnosis)
     portrait, escape = diagnosis.portrait, diagnosis.escape
     known = curvatures_of(diagnosis.point)
     if portrait is None:
@@ -264,6 +314,8 @@ def _notes(record: Record) -> Iterable[str]:
         case Point():
             yield from record.notes
             yield from _partial("the verdict", record.outcome)
+        case GalleryResult():
+            yield from _partial("the gallery", record.outcome)
         case CurvatureByLayer():
             yield from record.notes
             yield from _partial("the layers", record.outcome)
@@ -290,6 +342,7 @@ def _specification(figure: Figure) -> dict[str, Any]:
         "layout": figure.layout,
         "height": figure.tall,
         "flat": figure.flat,
+        "least": figure.least,
     }
 
 

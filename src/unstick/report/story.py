@@ -14,7 +14,8 @@ from unstick.critical.escaping import Escape
 from unstick.critical.layers import CurvatureByLayer, LayeredEnds
 from unstick.critical.planning import Plan
 from unstick.critical.point import Kind, Point
-from unstick.diagnosis.diagnosing import Diagnosis
+from unstick.diagnosis.cause import HEALTHY, Cause
+from unstick.diagnosis.diagnosing import CRITICAL, Diagnosis
 from unstick.diagnosis.stall import StalledRun
 from unstick.problem.cost import Cost
 from unstick.problem.memory import size
@@ -25,6 +26,7 @@ from unstick.spectrum.density import Density
 from unstick.spectrum.ends import Ends
 from unstick.spectrum.interval import Interval
 from unstick.studies.demo import Demonstration
+from unstick.studies.gallery.measuring import GalleryResult, wilson
 from unstick.training.averaging import Swapped
 from unstick.training.loop import Trained
 from unstick.training.population import Population
@@ -41,6 +43,7 @@ class Tone(StrEnum):
     SETTLED = "settled"  # nothing left to gain here
     MOVING = "moving"  # not stuck at this point
     OPEN = "open"  # cannot be told
+    FAULT = "fault"  # stuck, and a setting, the model or the data must change
     PLAIN = "plain"  # a measurement without a verdict
 
 
@@ -98,13 +101,7 @@ def story_of(record: Record) -> Story:
                 told.badge, told.tone, record.headline(), told.summary, told.proof, cards, facts
             )
         case Diagnosis():
-            told = story_of(record.point)
-            badge = str(record.cause)
-            cards = (*told.cards[:-1], _cost_card(record.cost))
-            facts = _without(record.facts(), record.summary, told.proof)
-            return Story(
-                badge, told.tone, record.headline(), record.summary, told.proof, cards, facts
-            )
+            return _diagnosis_story(record)
         case Point():
             facts = _without(record.facts(), str(record.kind), record.proof)
             badge, tone = str(record.kind), TONES[record.kind]
@@ -134,6 +131,11 @@ def story_of(record: Record) -> Story:
             if record.outcome == "finite":
                 return _plain(record, ())
             return _judged(record.outcome, Tone.OPEN, record, ())
+        case GalleryResult():
+            badge, tone = "", Tone.PLAIN
+            if record.outcome != "complete":
+                badge, tone = record.outcome, Tone.OPEN
+            return _judged(badge, tone, record, _gallery_cards(record))
         case Ends():
             return _plain(record, _ends_cards(record))
         case LayeredEnds():
@@ -146,6 +148,26 @@ def story_of(record: Record) -> Story:
             return _plain(record, _density_cards(record))
         case _:
             return _plain(record, ())
+
+
+def _diagnosis_story(told: Diagnosis) -> Story:
+    """The point's proof is told where the cause rests on it; else the reasons are, among the facts."""
+    badge = f"fine: {told.cause}" if told.cause in HEALTHY else str(told.cause)
+    cards = (*_point_cards(told.point)[:-1], _cost_card(told.cost))
+    own = told.cause in CRITICAL or told.cause == Cause.UNDECIDED
+    proof = told.point.proof if own or told.point.proof in told.causes[0].reasons else ""
+    facts = _without(told.facts(), told.summary, proof)
+    return Story(badge, _diagnosis_tone(told), told.headline(), told.summary, proof, cards, facts)
+
+
+def _diagnosis_tone(told: Diagnosis) -> Tone:
+    if told.cause in HEALTHY:
+        return Tone.SETTLED
+    if told.cause == Cause.UNDECIDED:
+        return Tone.OPEN
+    if told.cause == Cause.STRICT_SADDLE:  # beside one, the point itself is not critical
+        return Tone.WAY_OUT
+    return TONES[told.point.kind] if told.cause in CRITICAL else Tone.FAULT
 
 
 def _plain(record: Record, cards: tuple[Card, ...]) -> Story:
@@ -257,6 +279,26 @@ def _training_cards(told: Trained) -> tuple[Card, ...]:
         _length_card(told),
         Card("Seconds", f"{told.cost.seconds:.1f}", pace),
     )
+
+
+def _gallery_cards(told: GalleryResult) -> tuple[Card, ...]:
+    cards: list[Card] = []
+    if told.stalls:
+        total = len(told.stalls)
+        right = sum(case.right for case in told.stalls)
+        near = sum(case.near for case in told.stalls)
+        cards.append(Card("Right cause first", f"{right} of {total}", _sure(right, total)))
+        cards.append(Card("Among the first two", f"{near} of {total}", _sure(near, total)))
+    if told.healthy:
+        total = len(told.healthy)
+        alarms = sum(case.alarm for case in told.healthy)
+        cards.append(Card("False alarms", f"{alarms} of {total}", _sure(alarms, total)))
+    return (*cards, Card("Seconds", f"{told.seconds:,.0f}", told.outcome))
+
+
+def _sure(hits: int, total: int) -> str:
+    low, high = wilson(hits, total)
+    return f"{low:.0%} to {high:.0%} with 95\u00a0% confidence"
 
 
 def _length_card(told: Trained) -> Card:

@@ -15,6 +15,7 @@ COLORS = {
     Tone.SETTLED: "cyan",
     Tone.MOVING: "blue",
     Tone.OPEN: "yellow",
+    Tone.FAULT: "red",
     Tone.PLAIN: "default",
 }
 

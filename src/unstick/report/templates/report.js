@@ -27,7 +27,7 @@
   function draw(specification, palette, width) {
     const plot = document.getElementById(specification.name);
     const layout = colored(specification.layout, palette);
-    layout.width = width || plot.clientWidth;
+    layout.width = width || Math.max(plot.clientWidth, specification.least);
     layout.height = specification.height;
     if (layout.width < NARROW) {
       layout.font.size = 11;

@@ -1,0 +1,442 @@
+"""Planted faults of the signal path are seen for what they are; healthy layers and near misses are not."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cases import network, zeroed
+from unstick.diagnosis.signals import read_signals
+from unstick.problem.problem import Problem
+
+SAMPLES, INPUTS, WIDE = 60, 4, 10
+
+
+def inputs():
+    return torch.randn(SAMPLES, INPUTS, generator=torch.Generator().manual_seed(0))
+
+
+def classes():
+    return (inputs()[:, 0] > 0).long()
+
+
+def classifying(model, x=None, y=None, loss=None):
+    x, y = inputs() if x is None else x, classes() if y is None else y
+    return Problem(model, (x, y), loss or nn.CrossEntropyLoss())
+
+
+def signals(model, x=None, y=None, loss=None):
+    return read_signals(classifying(model, x, y, loss), seed=0)
+
+
+def killed(units, activation=nn.ReLU):
+    """A net whose first layer has so many of ten units far below zero for every sample."""
+    model = network(INPUTS, WIDE, 2, activation=activation)
+    with torch.no_grad():
+        model[0].bias[:units] = -20.0
+    return model
+
+
+class Functional(nn.Module):
+    """Activations that are no modules."""
+
+    def __init__(self, model, function):
+        super().__init__()
+        self.first, self.last, self.function = model[0], model[2], function
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+@pytest.mark.parametrize("units", [0, 4, 10])
+def test_dead_units_are_counted(units):
+    (layer,) = signals(killed(units)).layers
+
+    assert (layer.name, layer.units) == ("0", WIDE)
+    assert layer.dead == units / WIDE
+
+
+@pytest.mark.parametrize("units", [0, 4, 10])
+@pytest.mark.parametrize("how", ["function", "in place"])
+def test_dead_units_are_counted_however_the_activation_is_written(units, how):
+    model = killed(units)
+    if how == "function":
+        model = Functional(model, functional.relu)
+    else:
+        model[1] = nn.ReLU(inplace=True)
+
+    assert signals(model).layers[0].dead == units / WIDE
+
+
+@pytest.mark.parametrize("activation", [nn.LeakyReLU, nn.Tanh, nn.ELU])
+def test_a_unit_with_a_slope_on_both_sides_is_never_dead(activation):
+    model = network(INPUTS, WIDE, 2, activation=activation)
+    with torch.no_grad():
+        model[0].bias[:] = -8.0  # far on the other side, where no sum of gradients underflows
+
+    assert signals(model).layers[0].dead == 0
+
+
+def test_units_that_a_zero_weight_hides_are_not_dead():
+    model = network(INPUTS, WIDE, 2, activation=nn.ReLU)
+    nn.init.zeros_(model[2].weight)
+
+    assert signals(model).layers[0].dead == 0
+
+
+def test_a_dead_convolution_has_dead_channels():
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
+    with torch.no_grad():
+        model[0].bias[:3] = -20.0
+    (layer,) = signals(model, torch.randn(SAMPLES, 1, 4, 4)).layers
+
+    assert (layer.units, layer.dead) == (6, 0.5)
+
+
+@pytest.mark.parametrize(("groups", "copies"), [(1, 1.0), (5, 1.0), (10, 0.0)])
+def test_copies_are_units_alike_on_every_sample(groups, copies):
+    model = network(INPUTS, WIDE, 2)
+    with torch.no_grad():
+        rows = torch.arange(WIDE) % groups
+        model[0].weight.copy_(model[0].weight[rows].clone())
+        model[0].bias.copy_(model[0].bias[rows].clone())
+
+    assert signals(model).layers[0].copies == copies
+
+
+def test_constant_weights_make_all_units_of_every_layer_copies():
+    model = network(INPUTS, WIDE, 7, 2)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.3)
+
+    assert [layer.copies for layer in signals(model).layers] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("apart", [1e-3, 1.0])
+def test_units_that_differ_by_a_thousandth_are_no_copies(apart):
+    model = network(INPUTS, WIDE, 2)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        model[0].weight.fill_(0.3).add_(apart * torch.randn(WIDE, INPUTS, generator=draw))
+
+    assert signals(model).layers[0].copies == 0
+
+
+def test_the_saturated_share_is_that_of_slopes_below_a_hundredth():
+    model = network(INPUTS, WIDE, 2)
+    nn.init.normal_(model[0].weight, std=5.0, generator=torch.Generator().manual_seed(3))
+    x = inputs().numpy().astype(float)
+    w, b = (p.detach().numpy().astype(float) for p in (model[0].weight, model[0].bias))
+
+    (layer,) = signals(model).layers
+    assert layer.saturated == pytest.approx(np.mean(1 - np.tanh(x @ w.T + b) ** 2 < 0.01))
+    assert layer.saturated > 0.5
+
+
+@pytest.mark.parametrize("activation", [nn.Sigmoid, nn.Softsign, nn.Hardtanh])
+def test_other_activations_saturate_beside_their_own_steepest_slope(activation):
+    model = network(INPUTS, WIDE, 2, activation=activation)
+    healthy = signals(model).layers[0].saturated
+    with torch.no_grad():
+        model[0].bias += 50.0 * torch.tensor([-1.0, 1.0]).repeat(WIDE // 2)
+
+    assert healthy < 0.2
+    assert signals(model).layers[0].saturated == 1
+
+
+def test_a_well_trained_tanh_net_is_not_saturated():
+    model = network(INPUTS, WIDE, 2)
+    optimizer = torch.optim.Adam(model.parameters(), 0.03)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(inputs()), classes())
+        loss.backward()
+        optimizer.step()
+
+    told = signals(model)
+    assert float(loss.detach()) < 0.05
+    assert told.layers[0].saturated < 0.4
+    assert told.layers[0].dead == told.layers[0].copies == 0
+
+
+@pytest.mark.parametrize("units", [4, 10])
+def test_units_at_rest_are_dead_and_not_saturated(units):
+    assert signals(killed(units)).layers[0].saturated == 0
+
+
+@pytest.mark.parametrize("function", [torch.tanh, functional.relu, functional.gelu])
+def test_an_activation_that_is_no_module_is_never_called_saturated(function):
+    (layer,) = signals(Functional(network(INPUTS, WIDE, 2), function)).layers
+
+    assert layer.saturated == 0
+
+
+def body_and_softmax():
+    model = nn.Sequential(nn.Linear(INPUTS, 8), nn.ReLU(), nn.Linear(8, 1), nn.Softmax(dim=1))
+    return model, nn.MSELoss(), classes().float().unsqueeze(1)
+
+
+def test_a_softmax_over_one_unit_lets_no_gradient_through_whatever_the_parameters():
+    model, loss, y = body_and_softmax()
+    told = signals(model, y=y, loss=loss)
+
+    assert told.still == told.stays_still == told.always_still
+    assert len(told.always_still) == 4
+    assert told.still_share == 1
+    assert told.outputs_constant
+
+
+def test_behind_a_frozen_zero_head_nothing_ever_moves():
+    model = network(INPUTS, WIDE, 2)
+    nn.init.zeros_(model[2].weight).requires_grad_(False)
+    told = signals(model)
+
+    assert told.always_still == ("0.weight", "0.bias")  # the head's own bias moves
+    assert told.still_share == pytest.approx((WIDE * INPUTS + WIDE) / (WIDE * INPUTS + WIDE + 2))
+
+
+def test_a_head_that_starts_at_zero_hides_the_body_for_one_update_only():
+    model = network(INPUTS, WIDE, 2)
+    nn.init.zeros_(model[2].weight)
+    told = signals(model)
+
+    assert told.still == ("0.weight", "0.bias")
+    assert told.stays_still == told.always_still == ()
+    assert told.still_share == 0
+
+
+def test_all_zero_parameters_are_still_and_do_not_stay_so():
+    told = signals(zeroed(network(INPUTS, WIDE, WIDE, 2)))
+
+    assert set(told.still) == {"0.weight", "0.bias", "2.weight", "2.bias", "4.weight"}
+    assert told.stays_still == ()
+
+
+def test_a_dead_layer_stays_still_when_nudged_and_lives_at_random_parameters():
+    told = signals(killed(WIDE))
+
+    assert set(told.stays_still) == {"0.weight", "0.bias", "2.weight"}
+    assert told.always_still == ()
+
+
+def test_a_healthy_net_has_nothing_still():
+    told = signals(network(INPUTS, WIDE, WIDE, 2, activation=nn.ReLU))
+
+    assert told.still == told.stays_still == told.always_still == ()
+    assert told.still_share == 0
+    assert not told.outputs_constant
+    assert all(layer.gradient > 0 for layer in told.layers)
+
+
+def deep(activation, layers=12):
+    return network(INPUTS, *[WIDE] * layers, 2, activation=activation)
+
+
+def test_the_gradient_vanishes_through_sigmoids_as_their_slope_has_it():
+    told = signals(deep(nn.Sigmoid))
+
+    assert (
+        0 < told.shrinkage < 0.25**11
+    )  # each layer takes a quarter at most, its weights take more
+    gradients = [layer.gradient for layer in told.layers]
+    assert gradients == sorted(gradients)
+
+
+def test_the_gradient_does_not_vanish_where_layers_are_made_for_their_activation():
+    model = deep(nn.Tanh)
+    for layer in model[::2]:
+        nn.init.orthogonal_(layer.weight, generator=torch.Generator().manual_seed(0))
+
+    assert 0.01 < signals(model).shrinkage < 10
+    assert signals(network(INPUTS, WIDE, WIDE, 2, activation=nn.Sigmoid)).shrinkage > 3e-3
+
+
+def test_the_sizes_of_inputs_targets_and_outputs_are_root_mean_squares():
+    model = network(INPUTS, WIDE, 1)
+    x = inputs() * torch.tensor([1.0, 10.0, 100.0, 0.0])
+    y = 7 * torch.randn(SAMPLES, 1, generator=torch.Generator().manual_seed(4))
+    told = signals(model, x, y, nn.MSELoss())
+
+    with torch.no_grad():
+        out = model(x).numpy()
+    assert told.input_size == pytest.approx(float(np.sqrt(np.mean(x.numpy() ** 2))))
+    assert told.target_size == pytest.approx(float(np.sqrt(np.mean(y.numpy() ** 2))))
+    assert told.output_size == pytest.approx(float(np.sqrt(np.mean(out**2))), rel=1e-5)
+    deviations = x.numpy()[:, :3].std(0, ddof=1)  # the feature that never varies is left out
+    assert told.input_spread == pytest.approx(deviations.max() / deviations.min(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("last", "loss", "shares", "scores"),
+    [
+        (nn.Identity(), nn.CrossEntropyLoss(), False, True),
+        (nn.Softmax(dim=1), nn.CrossEntropyLoss(), True, True),  # the fault: normalized twice
+        (nn.LogSoftmax(dim=1), nn.NLLLoss(), False, False),
+        (nn.Softmax(dim=1), lambda p, y: functional.nll_loss(p.log(), y), True, False),
+        (nn.Sigmoid(), nn.CrossEntropyLoss(), False, True),
+    ],
+)
+def test_shares_given_to_a_loss_that_takes_scores_are_told_from_what_fits(
+    last, loss, shares, scores
+):
+    told = signals(nn.Sequential(*network(INPUTS, WIDE, 3), last), loss=loss)
+
+    assert (told.outputs_are_shares, told.loss_takes_scores) == (shares, scores)
+
+
+@pytest.mark.parametrize(("last", "shift", "cut"), [
+    (nn.ReLU(), 0.0, True),
+    (nn.Identity(), 0.0, False),
+    (nn.ReLU(), 100.0, False),  # no target is negative
+    (nn.Softplus(), 0.0, False),  # nothing is cut off at zero exactly
+])  # fmt: skip
+def test_outputs_cut_off_at_zero_are_seen_where_targets_are_negative(last, shift, cut):
+    y = inputs()[:, :1] + shift
+    told = signals(nn.Sequential(*network(INPUTS, WIDE, 1), last), y=y, loss=nn.MSELoss())
+
+    assert told.outputs_one_sided == cut
+
+
+def regression():
+    return 3 + inputs()[:, :2].exp()
+
+
+def spread(y):
+    return float(((y - y.mean(0)) ** 2).mean())
+
+
+def entropy(y):
+    shares = np.bincount(y.numpy()) / len(y)
+    return float(-(shares * np.log(shares)).sum())
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "expected"),
+    [
+        (nn.MSELoss(), regression(), spread(regression())),
+        (nn.CrossEntropyLoss(), classes(), entropy(classes())),
+        (nn.L1Loss(), regression(), None),
+        (
+            nn.BCEWithLogitsLoss(),
+            torch.stack([classes(), classes()], 1).float(),
+            entropy(classes()),
+        ),
+    ],
+    ids=["squares", "entropy", "medians", "bits"],
+)
+def test_the_constant_loss_is_what_the_best_constant_output_reaches(loss, y, expected):
+    reached = signals(network(INPUTS, WIDE, 2), y=y, loss=loss).constant_loss
+    if expected is not None:
+        assert reached == pytest.approx(expected, rel=1e-5)
+
+    constant = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([constant], 0.05)
+    best = math.inf
+    for _ in range(600):
+        optimizer.zero_grad()
+        value = loss(constant.expand(SAMPLES, 2), y if y.dtype == torch.long else y.double())
+        value.backward()
+        optimizer.step()
+        best = min(best, float(value.detach()))
+    assert reached == pytest.approx(best, rel=5e-3)
+
+
+def test_two_outputs_have_two_rates_of_their_own():
+    y = torch.stack([classes(), torch.zeros(SAMPLES).long()], 1).float()
+    reached = signals(network(INPUTS, WIDE, 2), y=y, loss=nn.BCEWithLogitsLoss()).constant_loss
+
+    assert reached == pytest.approx(entropy(classes()) / 2, rel=1e-4)
+
+
+def test_ignored_targets_are_no_class():
+    y = classes()
+    padded = torch.cat([y, torch.full((SAMPLES,), -100)])
+    told = signals(network(INPUTS, WIDE, 2), torch.cat([inputs(), inputs()]), padded)
+
+    assert told.constant_loss == pytest.approx(entropy(y))
+
+
+def test_a_loss_of_ones_own_has_no_constant_loss():
+    def loss(out, y):
+        return (out[:, 0] - y).square().mean()
+
+    assert signals(network(INPUTS, WIDE, 2), loss=loss).constant_loss is None
+
+
+def named(model, batch):
+    return functional.cross_entropy(model(batch["x"]), batch["labels"])
+
+
+def test_batches_by_name_are_read():
+    model = network(INPUTS, WIDE, WIDE, 2)
+    told = read_signals(
+        Problem(model, [{"x": inputs(), "labels": classes()}], batch_loss=named), seed=0
+    )
+    plain = signals(model)
+
+    assert told.input_size == plain.input_size
+    assert told.target_size is None
+    assert told.constant_loss is None
+    assert [(a.dead, a.copies, a.saturated) for a in told.layers] == [
+        (a.dead, a.copies, a.saturated) for a in plain.layers
+    ]
+    assert told.shrinkage == pytest.approx(plain.shrinkage)
+
+
+def test_a_function_has_no_layers_and_its_vector_may_be_still():
+    flat = read_signals(Problem.from_function(lambda x: (x**2).sum() * 0, torch.ones(3)), seed=0)
+    bowl = read_signals(Problem.from_function(lambda x: (x**2).sum(), torch.zeros(3)), seed=0)
+
+    assert flat.layers == bowl.layers == ()
+    assert flat.always_still == ("x",)
+    assert (bowl.still, bowl.stays_still) == (("x",), ())
+    assert flat.shrinkage is flat.input_size is flat.output_size is flat.constant_loss is None
+
+
+class Recurrent(nn.Module):
+    """Outputs in a tuple, tokens in, and a layer that is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.cell = nn.Embedding(9, 6), nn.GRU(6, 5, batch_first=True)
+        self.twice, self.head = nn.Linear(5, 5), nn.Linear(5, 2)
+
+    def forward(self, tokens):
+        states, _ = self.cell(self.embed(tokens))
+        return self.head(self.twice(torch.tanh(self.twice(states[:, -1]))))
+
+
+def test_tokens_recurrence_and_a_layer_used_twice_are_read():
+    tokens = torch.randint(9, (SAMPLES, 3), generator=torch.Generator().manual_seed(0))
+    told = signals(Recurrent(), tokens)
+
+    assert [layer.name for layer in told.layers] == ["embed", "twice", "twice"]
+    assert told.input_size is None
+    assert all(layer.dead < 0.5 for layer in told.layers)
+
+
+def test_nothing_of_the_models_moves_and_no_hook_stays():
+    model = nn.Sequential(nn.Linear(INPUTS, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+    model.train()
+    problem = classifying(model)
+    before = [t.clone() for t in model.state_dict().values()]
+    random = torch.get_rng_state()
+    read_signals(problem, seed=0)
+
+    assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(module.training for module in model.modules())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_the_same_seed_reads_the_same_of_a_part_of_many_samples():
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1000, INPUTS, generator=draw)
+    problem = classifying(network(INPUTS, WIDE, 2), x, (x[:, 0] > 0).long())
+
+    assert read_signals(problem, seed=1) == read_signals(problem, seed=1)
+    assert read_signals(problem, seed=1).input_size != read_signals(problem, seed=2).input_size

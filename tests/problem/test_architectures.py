@@ -230,7 +230,7 @@ def test_a_checkpoint_inside_an_autocast_is_recomputed_without_it():
 
 
 def test_a_model_without_shapes_yet_is_refused_with_what_to_do():
-    with pytest.raises(BadModel, match=r"parameter 0\.weight has no shape yet.*run the model once"):
+    with pytest.raises(BadModel, match=r"0\.weight has no shape yet.*run the model once"):
         Problem(nn.Sequential(nn.LazyLinear(3)), data(), LOSS)
 
 

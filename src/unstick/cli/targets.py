@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,8 +76,10 @@ def call_target(target: str, *, data_dir: Path | None = None) -> object:
         raise BadTarget(f"{path} is not a Python file; expected file.py:function")
     if not path.is_file():
         raise BadTarget(f"{path} does not exist")
+    from unstick.data.own import imported  # with torch: late, so that --help is quick
+
     with _at_home(path), redirect_stdout(sys.stderr):
-        module = _imported(path)
+        module = imported(path, error=BadTarget)
         function = _function(module, function_name, path)
         return _called(function, function_name, path, data_dir)
 
@@ -92,18 +93,6 @@ def _at_home(path: Path) -> Generator[None]:
         yield
     finally:
         sys.path.remove(folder)
-
-
-def _imported(path: Path) -> ModuleType:
-    name = path.stem if path.stem not in sys.modules else f"unstick_target_{path.stem}"
-    spec = spec_from_file_location(name, path)
-    assert spec is not None, "a .py file always has a spec"
-    assert spec.loader is not None, "a .py file always has a loader"
-    module = module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look a class's module up there
-    with _blaming(path, "importing it"):
-        spec.loader.exec_module(module)
-    return module
 
 
 def _function(module: ModuleType, name: str, path: Path) -> Callable[..., object]:
@@ -130,34 +119,11 @@ def _called(function: Callable[..., Any], name: str, path: Path, data_dir: Path 
         raise BadTarget(
             f"{name} in {path} needs {', '.join(needed)}; a target is called with nothing but data_dir, if it has one"
         )
-    with _blaming(path, f"calling {name}"):
+    from unstick.data.own import blaming  # with torch: late, so that --help is quick
+
+    with blaming(path, f"calling {name}", error=BadTarget):
         asked = parameters.get("data_dir")
         # without --data-dir a default of the user's own stands
         if asked is None or (data_dir is None and asked.default is not asked.empty):
             return function()
         return function(data_dir=data_dir)
-
-
-@contextmanager
-def _blaming(path: Path, what: str) -> Generator[None]:
-    """Turn anything that the user's code raises into one line with the place in their file."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        line = _line(error, path)
-        place = f"{path}, line {line}" if line else str(path)
-        said = " ".join(str(error).split())
-        kind = type(error).__name__
-        raise BadTarget(f"{place}: {what} raised {kind}{': ' if said else ''}{said}") from error
-
-
-def _line(error: BaseException, path: Path) -> int | None:
-    """The innermost line of the user's file in the traceback."""
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        return error.lineno if Path(error.filename) == path else None
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename).absolute() == path.absolute():
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line

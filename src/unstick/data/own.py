@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from unstick.data.dataset import Dataset
-from unstick.errors import BadData
+from unstick.errors import BadData, UnstickError
 
-__all__ = ["called", "own"]
+__all__ = ["blaming", "called", "imported", "own"]
 
 NAMES_LISTED = 8  # how many functions a refusal names when none comes close
 TEST_SHARE = 5  # one sample in five is set aside where the function returns no test part
@@ -102,8 +102,8 @@ def called(
     folder = str(path.absolute().parent)
     sys.path.insert(0, folder)  # its neighbors can be imported, as when Python runs the file
     try:
-        function = _function(_imported(path), function_name, path)
-        with _blaming(path, f"reading the parameters of {function_name}"):
+        function = _function(imported(path, error=BadData), function_name, path)
+        with blaming(path, f"reading the parameters of {function_name}", error=BadData):
             parameters = inspect.signature(function).parameters
         given = {key: arguments[key] for key in parameters if key in arguments}
         for key in _needed(parameters, given):
@@ -113,24 +113,29 @@ def called(
                     f"{' and '.join(otherwise)}, if it has them: give {key} a default"
                 )
             given[key] = otherwise[key]
-        with _blaming(path, f"calling {function_name}"):
+        with blaming(path, f"calling {function_name}", error=BadData):
             return function(**given)
     finally:
         sys.path.remove(folder)
 
 
-def _imported(path: Path) -> ModuleType:
-    name = path.stem if path.stem not in sys.modules else f"unstick_data_{path.stem}"
+def imported(path: Path, *, error: type[UnstickError]) -> ModuleType:
+    """The module that a file is, under its own name where that is free.
+
+    Raises:
+        UnstickError: Of the given kind, where the file's code raises anything; nobody finds half a module then.
+    """
+    name = path.stem if path.stem not in sys.modules else f"unstick_user_{path.stem}"
     spec = spec_from_file_location(name, path)
     assert spec is not None, "a .py file always has a spec"
     assert spec.loader is not None, "a .py file always has a loader"
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look a class's module up there
     try:
-        with _blaming(path, "importing it"):
+        with blaming(path, "importing it", error=error):
             spec.loader.exec_module(module)
-    except BadData:
-        del sys.modules[name]  # nobody should find half a module
+    except error:
+        del sys.modules[name]
         raise
     return module
 
@@ -157,16 +162,20 @@ def _needed(parameters: Mapping[str, inspect.Parameter], given: Mapping[str, obj
 
 
 @contextmanager
-def _blaming(path: Path, what: str) -> Generator[None]:
-    """Turn anything that the user's code raises into one line with the place in their file."""
+def blaming(path: Path, what: str, *, error: type[UnstickError]) -> Generator[None]:
+    """Turn anything that the user's code raises into one line with the place in their file.
+
+    Raises:
+        UnstickError: Of the given kind.
+    """
     try:
         yield
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        line = _line(error, path)
+    except (Exception, SystemExit) as raised:  # the user's code may raise anything
+        line = _line(raised, path)
         place = f"{path}, line {line}" if line else str(path)
-        said = " ".join(str(error).split())
-        kind = type(error).__name__
-        raise BadData(f"{place}: {what} raised {kind}{': ' if said else ''}{said}") from error
+        said = " ".join(str(raised).split())
+        kind = type(raised).__name__
+        raise error(f"{place}: {what} raised {kind}{': ' if said else ''}{said}") from raised
 
 
 def _line(error: BaseException, path: Path) -> int | None:

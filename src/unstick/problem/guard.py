@@ -145,6 +145,7 @@ def visiting(
         _whole_products(),
         fast_and_exact(device),
         sdpa_kernel(SDPBackend.MATH),
+        _quiet_vmap(),
         _calm_cudnn(enabled=device.type != "cuda" or not _recurrent(model)),
     ):
         warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)  # of vmap

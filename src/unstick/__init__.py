@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from unstick.critical.point import Kind, Point
     from unstick.diagnosis.diagnosing import Diagnosis, diagnose
     from unstick.diagnosis.run import Run
+    from unstick.diagnosis.treating import treat
+    from unstick.diagnosis.trials import Trial
     from unstick.errors import UnstickError
     from unstick.landscape.plane import Plane, scan
     from unstick.problem.problem import Problem
@@ -55,6 +57,7 @@ __all__ = [
     "RunTrace",
     "Storage",
     "Trained",
+    "Trial",
     "UnstickError",
     "__version__",
     "classify",
@@ -75,6 +78,7 @@ __all__ = [
     "train",
     "train_population",
     "training",
+    "treat",
     "vary",
 ]
 
@@ -99,6 +103,7 @@ _PLACES = {
     "RunTrace": "unstick.trace",
     "Storage": "unstick.spectrum.storage",
     "Trained": "unstick.training.loop",
+    "Trial": "unstick.diagnosis.trials",
     "UnstickError": "unstick.errors",
     "classify": "unstick.critical.classifying",
     "curvature_by_layer": "unstick.critical.layers",
@@ -115,6 +120,7 @@ _PLACES = {
     "spectral_density": "unstick.critical.curvature",
     "train": "unstick.training.loop",
     "train_population": "unstick.training.population",
+    "treat": "unstick.diagnosis.treating",
     "vary": "unstick.training.recipe",
 }
 """The module behind each public name; a test holds it equal to the imports above."""

@@ -160,8 +160,8 @@ WAYS = {
         5, seed=1, rate=10.0, batch=4.0, clip=False, decay=False, momentum=0.5
     ),
     "exploding": lambda bench: bench.go_on(5, seed=1, rate=1e30),
-    "anew": lambda bench: bench.restart(5, seed=1),
-    "cloud": lambda bench: cloud(bench._problem, 5, seed=1),
+    "anew": lambda bench: bench.go_on(5, seed=1, anew=True).loss,
+    "cloud": lambda bench: cloud(bench.problem, 5, seed=1),
 }
 
 
@@ -264,7 +264,7 @@ def test_no_update_takes_more_samples_than_there_are(asked, taken):
 def test_what_is_spent_is_counted_in_gradients():
     bench, own, _ = stuck(batch_size=12)
     problem = Problem(own, samples(), nn.CrossEntropyLoss())
-    bench = Bench(Run(problem, bench._run.optimizer, batch_size=12), problem)
+    bench = Bench(Run(problem, bench.run.optimizer, batch_size=12), problem)
     before = problem.spent.gradients
     bench.go_on(40, seed=0)
 
@@ -305,7 +305,7 @@ def test_a_restart_begins_at_torchs_initialization_of_this_seed():
         nn.init.zeros_(parameter)
     problem = Problem(model, samples(), nn.CrossEntropyLoss())
     bench = Bench(Run(problem, torch.optim.SGD(model.parameters(), 0.0)), problem)
-    reached = [bench.restart(1, seed=seed) for seed in (4, 4, 5)]
+    reached = [bench.go_on(1, seed=seed, anew=True).loss for seed in (4, 4, 5)]
 
     with torch.random.fork_rng():
         torch.manual_seed(generator_for("model", 4).initial_seed())
@@ -328,20 +328,20 @@ def test_a_restart_has_the_first_rate_and_no_memory():
     model = network(3, 6, 2)
     problem = Problem(model, samples(), nn.CrossEntropyLoss())
     plain = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    expected = Bench(Run(problem, plain), problem).restart(5, seed=0)
+    expected = Bench(Run(problem, plain), problem).go_on(5, seed=0, anew=True).loss
 
     used = torch.optim.SGD(model.parameters(), 1e-9, momentum=0.9)
     for group in used.param_groups:
         group["initial_lr"] = 0.1
     for parameter in model.parameters():
         used.state[parameter]["momentum_buffer"] = torch.full_like(parameter, 1e6)
-    assert Bench(Run(problem, used), problem).restart(5, seed=0) == expected
+    assert Bench(Run(problem, used), problem).go_on(5, seed=0, anew=True).loss == expected
 
 
 def test_a_restart_moves_parameters_that_no_module_can_initialize():
     problem, optimizer, _ = linear([0.0, 0.0, 0.0], rate=0.0)
     bench = Bench(Run(problem, optimizer), problem)
-    losses = {bench.restart(1, seed=seed) for seed in range(5)}
+    losses = {bench.go_on(1, seed=seed, anew=True).loss for seed in range(5)}
 
     assert len(losses) == 5
     assert 0 not in losses
@@ -358,7 +358,7 @@ def test_a_restart_keeps_what_is_frozen():
 
     shares = samples()[1].double().mean()
     entropy = float(-(shares * shares.log() + (1 - shares) * (1 - shares).log()))
-    assert bench.restart(300, seed=0) == pytest.approx(entropy, abs=1e-6)
+    assert bench.go_on(300, seed=0, anew=True).loss == pytest.approx(entropy, abs=1e-6)
 
 
 def test_a_cloud_is_as_wide_as_the_parameters_and_never_below_the_lowest_value():

@@ -1,14 +1,17 @@
 """Planted faults of the signal path are seen for what they are; healthy layers and near misses are not."""
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import nn
 from torch.nn import functional
 
 from cases import network, zeroed
+from unstick.diagnosis import signals as signals_module
 from unstick.diagnosis.signals import read_signals
 from unstick.problem.problem import Problem
 
@@ -55,8 +58,9 @@ class Functional(nn.Module):
 def test_dead_units_are_counted(units):
     (layer,) = signals(killed(units)).layers
 
-    assert (layer.name, layer.units) == ("0", WIDE)
+    assert (layer.name, layer.module, layer.units) == ("#0 (Linear)", "0", WIDE)
     assert layer.dead == units / WIDE
+    assert layer.dead_units == tuple(range(units))
 
 
 @pytest.mark.parametrize("units", [0, 4, 10])
@@ -94,6 +98,129 @@ def test_a_dead_convolution_has_dead_channels():
     (layer,) = signals(model, torch.randn(SAMPLES, 1, 4, 4)).layers
 
     assert (layer.units, layer.dead) == (6, 0.5)
+
+
+def test_dead_units_are_told_by_their_place_and_no_more_than_so_many(monkeypatch):
+    model = network(INPUTS, WIDE, 2, activation=nn.ReLU)
+    with torch.no_grad():
+        model[0].bias[[1, 4, 7]] = -20.0
+
+    assert signals(model).layers[0].dead_units == (1, 4, 7)
+    monkeypatch.setattr(signals_module, "LISTED", 2)
+    assert signals(model).layers[0].dead_units == (1, 4)
+    assert signals(model).layers[0].dead == 0.3
+
+
+class Places(nn.Module):
+    """A layer on inputs of some shape, and a head over all of its outputs."""
+
+    def __init__(self, layer, shape):
+        super().__init__()
+        self.layer, self.shape = layer, shape
+        self.head = nn.Linear(layer(torch.zeros(2, *shape)).numel() // 2, 2)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.layer(x.reshape(len(x), *self.shape))).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(2, 6), (2,)),
+        (nn.Linear(2, 6), (3, 2)),
+        (nn.Linear(2, 6), (3, 5, 2)),
+        (nn.Conv1d(2, 6, 1), (2, 3)),
+        (nn.Conv2d(2, 6, 1), (2, 3, 3)),
+        (nn.Conv3d(2, 6, 1), (2, 3, 3, 3)),
+        (nn.ConvTranspose1d(2, 6, 1), (2, 3)),
+        (nn.BatchNorm1d(6), (6, 3)),
+        (nn.LayerNorm(6), (3, 6)),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, nn.Module) else str(each),
+)
+def test_the_units_are_the_columns_that_the_kind_of_layer_has(layer, shape):
+    with torch.no_grad():
+        layer.bias.zero_()[[0, 4]] = -50.0
+    x = torch.randn(SAMPLES, math.prod(shape), generator=torch.Generator().manual_seed(0))
+    model = Places(layer, shape).eval()
+    (told,) = signals(model, x).layers
+
+    assert (told.units, told.dead_units) == (6, (0, 4))
+
+
+@pytest.mark.parametrize("where", ["entry", "row", "bias", "head"])
+def test_what_is_huge_elsewhere_in_a_tensor_wakes_no_unit_at_rest(where):
+    model = killed(4)
+    with torch.no_grad():
+        if where == "entry":
+            model[0].weight[9, 0] = 1e6
+        elif where == "row":
+            model[0].weight[9] *= 1e6
+        elif where == "bias":
+            model[0].bias[9] = 1e6
+        else:
+            model[2].weight[:, 9] = 1e6
+
+    dead = set(signals(model).layers[0].dead_units)
+    assert dead - {9} == {0, 1, 2, 3}  # the huge one may bring the loss to where it has no slope
+
+
+def test_small_rows_beside_ordinary_ones_stay_at_rest():
+    model = network(INPUTS, WIDE, 2, activation=nn.ReLU)
+    with torch.no_grad():
+        model[0].weight[:5] *= 1e-5
+        model[0].bias[:5] = -1e-4
+
+    assert signals(model).layers[0].dead_units == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("huge", [1.0, 1e6])
+def test_units_that_zeros_hide_beside_huge_weights_are_not_dead(huge):
+    model = network(INPUTS, WIDE, 2, activation=nn.ReLU)
+    with torch.no_grad():
+        model[2].weight[:, :6] = 0.0
+        model[2].weight[:, 6:] *= huge
+    told = signals(model)
+
+    assert told.layers[0].dead == 0
+    assert told.stays_still == ()
+
+
+def test_a_unit_that_a_single_sample_barely_wakes_is_not_dead():
+    model = network(INPUTS, WIDE, 2, activation=nn.ReLU)
+    with torch.no_grad():
+        reached = (inputs() @ model[0].weight.T).amax(0)
+        model[0].bias.copy_(-reached * (1 - 1e-5))
+
+    assert signals(model).layers[0].dead == 0
+
+
+def test_layers_that_are_frozen_up_to_there_are_not_dead():
+    model = network(INPUTS, WIDE, WIDE, 2, activation=nn.ReLU)
+    for parameter in model[:3].parameters():
+        parameter.requires_grad_(False)
+
+    assert [layer.dead for layer in signals(model).layers] == [0, 0]
+
+
+class Cut(nn.Module):
+    """The body works without gradients, though it is to learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(INPUTS, WIDE), nn.Linear(WIDE, 2)
+
+    def forward(self, x):
+        with torch.no_grad():
+            seen = torch.tanh(self.body(x))
+        return self.head(seen)
+
+
+def test_a_layer_that_is_to_learn_and_is_cut_off_is_dead():
+    (layer,) = signals(Cut()).layers
+
+    assert (layer.name, layer.module, layer.dead) == ("body (Linear)", "body", 1)
+    assert layer.dead_units == tuple(range(WIDE))
 
 
 @pytest.mark.parametrize(("groups", "copies"), [(1, 1.0), (5, 1.0), (10, 0.0)])
@@ -165,6 +292,23 @@ def test_a_well_trained_tanh_net_is_not_saturated():
 @pytest.mark.parametrize("units", [4, 10])
 def test_units_at_rest_are_dead_and_not_saturated(units):
     assert signals(killed(units)).layers[0].saturated == 0
+
+
+class Counted(nn.Tanh):
+    calls = 0
+
+    def forward(self, input):  # noqa: A002
+        self.calls += 1
+        return super().forward(input)
+
+
+def test_asking_for_a_slope_does_not_ask_for_that_of_the_question():
+    model = network(INPUTS, WIDE, 2, activation=Counted)
+    problem = classifying(model)
+    before = model[1].calls
+    read_signals(problem, seed=0)
+
+    assert 10 < model[1].calls - before < 80
 
 
 @pytest.mark.parametrize("function", [torch.tanh, functional.relu, functional.gelu])
@@ -287,6 +431,15 @@ def test_shares_given_to_a_loss_that_takes_scores_are_told_from_what_fits(
     assert (told.outputs_are_shares, told.loss_takes_scores) == (shares, scores)
 
 
+@pytest.mark.parametrize("loss", [nn.BCELoss(), functional.binary_cross_entropy])
+def test_a_loss_that_refuses_what_is_no_probability_takes_no_scores(loss):
+    model = nn.Sequential(*network(INPUTS, WIDE, 3), nn.Softmax(dim=1))
+    told = signals(model, y=bits(), loss=loss)
+
+    assert (told.outputs_are_shares, told.loss_takes_scores) == (True, False)
+    assert not model._forward_hooks
+
+
 @pytest.mark.parametrize(("last", "shift", "cut"), [
     (nn.ReLU(), 0.0, True),
     (nn.Identity(), 0.0, False),
@@ -301,11 +454,19 @@ def test_outputs_cut_off_at_zero_are_seen_where_targets_are_negative(last, shift
 
 
 def regression():
-    return 3 + inputs()[:, :2].exp()
+    return 3 + inputs()[:, :3].exp()
 
 
-def spread(y):
-    return float(((y - y.mean(0)) ** 2).mean())
+def thirds():
+    return (inputs()[:, :1] > torch.tensor([-0.8, 0.3])).sum(1)
+
+
+def shares():
+    return torch.softmax(2 * inputs()[:, :3], dim=1)
+
+
+def bits():
+    return (inputs()[:, :3] > torch.tensor([-0.5, 0.4, 1.2])).float()
 
 
 def entropy(y):
@@ -313,35 +474,120 @@ def entropy(y):
     return float(-(shares * np.log(shares)).sum())
 
 
-@pytest.mark.parametrize(
-    ("loss", "y", "expected"),
-    [
-        (nn.MSELoss(), regression(), spread(regression())),
-        (nn.CrossEntropyLoss(), classes(), entropy(classes())),
-        (nn.L1Loss(), regression(), None),
-        (
-            nn.BCEWithLogitsLoss(),
-            torch.stack([classes(), classes()], 1).float(),
-            entropy(classes()),
-        ),
-    ],
-    ids=["squares", "entropy", "medians", "bits"],
-)
-def test_the_constant_loss_is_what_the_best_constant_output_reaches(loss, y, expected):
-    reached = signals(network(INPUTS, WIDE, 2), y=y, loss=loss).constant_loss
-    if expected is not None:
-        assert reached == pytest.approx(expected, rel=1e-5)
+W = torch.tensor([0.2, 1.0, 3.0])
+GRID = torch.stack([thirds().roll(k) for k in range(5)], 1)  # five places a sample
 
-    constant = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([constant], 0.05)
-    best = math.inf
-    for _ in range(600):
-        optimizer.zero_grad()
-        value = loss(constant.expand(SAMPLES, 2), y if y.dtype == torch.long else y.double())
-        value.backward()
-        optimizer.step()
-        best = min(best, float(value.detach()))
-    assert reached == pytest.approx(best, rel=5e-3)
+CONSTANTS = [
+    (nn.CrossEntropyLoss(), thirds()),
+    (nn.CrossEntropyLoss(weight=W), thirds()),
+    (nn.CrossEntropyLoss(label_smoothing=0.2), thirds()),
+    (nn.CrossEntropyLoss(weight=W, label_smoothing=0.2), thirds()),
+    (nn.CrossEntropyLoss(weight=W, ignore_index=1), thirds()),
+    (nn.CrossEntropyLoss(weight=W, ignore_index=1, label_smoothing=0.2), thirds()),
+    (nn.CrossEntropyLoss(weight=W, label_smoothing=0.2), GRID),
+    (nn.CrossEntropyLoss(weight=W, reduction="sum"), thirds()),
+    (nn.CrossEntropyLoss(), shares()),
+    (nn.CrossEntropyLoss(weight=W, label_smoothing=0.2), shares()),
+    (nn.NLLLoss(weight=W), thirds()),
+    (nn.NLLLoss(weight=W, ignore_index=0), thirds()),
+    (nn.MSELoss(), regression()),
+    (nn.MSELoss(reduction="sum"), regression()),
+    (nn.L1Loss(), regression()),
+    (nn.HuberLoss(delta=0.3), regression()),
+    (nn.SmoothL1Loss(beta=0.5), regression()),
+    (nn.BCELoss(), bits()),
+    (nn.BCELoss(weight=W), bits()),
+    (nn.BCEWithLogitsLoss(), bits()),
+    (nn.BCEWithLogitsLoss(weight=W), bits()),
+    (nn.BCEWithLogitsLoss(pos_weight=W), bits()),
+    (nn.BCEWithLogitsLoss(weight=W, pos_weight=W.flip(0)), shares()),
+]
+
+
+def output_layer(loss, y):
+    """What makes outputs that the loss is for: three numbers, at each place where there are several."""
+    places = nn.Unflatten(1, (3, 5)) if y is GRID else nn.Identity()
+    ends = {nn.NLLLoss: nn.LogSoftmax(dim=1), nn.BCELoss: nn.Sigmoid()}
+    return nn.Sequential(
+        nn.Linear(WIDE, 15 if y is GRID else 3), places, ends.get(type(loss), nn.Identity())
+    )
+
+
+def least(loss, batches):
+    """The mean of a batch's loss, minimized by SciPy over what one output of three numbers may be."""
+    loss = deepcopy(loss).double()
+    ends = {nn.NLLLoss: torch.log_softmax, nn.BCELoss: lambda c, _: torch.sigmoid(c)}
+    end = ends.get(type(loss), lambda c, _: c)
+
+    def mean(numbers):
+        given = end(torch.tensor(numbers, dtype=torch.float64), -1)
+        parts = []
+        for y in batches:
+            out = (
+                given[:, None].expand(len(y), 3, 5)
+                if y.shape[1:] == (5,)
+                else given.expand(len(y), 3)
+            )
+            value = loss(out, y.double() if y.is_floating_point() else y)
+            parts.append(float(value) / (len(y) if loss.reduction == "sum" else 1))
+        return float(np.mean(parts))
+
+    start = np.full(3, 4.0 if isinstance(loss, (nn.MSELoss, nn.L1Loss)) else 0.5)
+    return minimize(mean, start, method="Powell", options={"xtol": 1e-9, "ftol": 1e-14}).fun
+
+
+@pytest.mark.parametrize(
+    ("loss", "y"),
+    CONSTANTS,
+    ids=[f"{k} {type(loss).__name__}" for k, (loss, _) in enumerate(CONSTANTS)],
+)
+def test_the_constant_loss_is_the_least_of_the_loss_itself_over_constant_outputs(loss, y):
+    body = network(INPUTS, WIDE, WIDE)
+    told = signals(nn.Sequential(*body, nn.Tanh(), output_layer(loss, y)), y=y, loss=loss)
+
+    assert told.constant_loss == pytest.approx(least(loss, [y]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y"),
+    [
+        (nn.CrossEntropyLoss(weight=W), thirds()),
+        (nn.MSELoss(), regression()),
+        (nn.HuberLoss(delta=0.3), regression()),
+    ],
+    ids=["classes", "squares", "Huber"],
+)
+def test_the_constant_loss_weighs_batches_as_the_problem_does(loss, y):
+    parts = [slice(0, 10), slice(10, SAMPLES)]
+    batches = [(inputs()[part], y[part]) for part in parts]
+    problem = Problem(network(INPUTS, WIDE, 3), batches, loss, weight=lambda _batch: 1.0)
+    reached = read_signals(problem, seed=0).constant_loss
+
+    assert reached == pytest.approx(least(loss, [y[part] for part in parts]), rel=1e-6)
+    assert reached != pytest.approx(least(loss, [y]), rel=1e-3)
+
+
+def test_the_constant_loss_of_targets_far_from_zero_has_the_digits_of_float64():
+    y = 1e5 + regression()
+    reached = signals(network(INPUTS, WIDE, 3), y=y, loss=nn.MSELoss()).constant_loss
+
+    assert reached == pytest.approx(np.var(y.numpy().astype(float), axis=0).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y"),
+    [
+        (nn.CrossEntropyLoss(), torch.ones(SAMPLES).long()),
+        (nn.BCEWithLogitsLoss(), torch.tensor([1.0, 0.0, 1.0]).expand(SAMPLES, 3).clone()),
+        (nn.MSELoss(), torch.full((SAMPLES, 3), 7.0)),
+        (nn.HuberLoss(), torch.full((SAMPLES, 3), 7.0)),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, nn.Module) else "",
+)
+def test_targets_that_never_vary_are_reached_by_a_constant(loss, y):
+    reached = signals(network(INPUTS, WIDE, 3), y=y, loss=loss).constant_loss
+
+    assert reached == pytest.approx(0.0, abs=1e-11)
 
 
 def test_two_outputs_have_two_rates_of_their_own():
@@ -366,6 +612,17 @@ def test_a_loss_of_ones_own_has_no_constant_loss():
     assert signals(network(INPUTS, WIDE, 2), loss=loss).constant_loss is None
 
 
+class Focal(nn.CrossEntropyLoss):
+    """Says that it is a cross-entropy and is none."""
+
+    def forward(self, input, target):  # noqa: A002
+        return (1 - torch.exp(-super().forward(input, target))) ** 2
+
+
+def test_a_loss_made_of_torchs_own_has_no_constant_loss_either():
+    assert signals(network(INPUTS, WIDE, 2), loss=Focal()).constant_loss is None
+
+
 def named(model, batch):
     return functional.cross_entropy(model(batch["x"]), batch["labels"])
 
@@ -378,6 +635,7 @@ def test_batches_by_name_are_read():
     plain = signals(model)
 
     assert told.input_size == plain.input_size
+    assert told.samples == plain.samples == SAMPLES
     assert told.target_size is None
     assert told.constant_loss is None
     assert [(a.dead, a.copies, a.saturated) for a in told.layers] == [
@@ -386,11 +644,26 @@ def test_batches_by_name_are_read():
     assert told.shrinkage == pytest.approx(plain.shrinkage)
 
 
+def test_of_batches_that_do_not_join_the_first_is_looked_at_and_counted():
+    def pooled(model, batch):
+        return functional.cross_entropy(model(batch["x"].mean(1)), batch["labels"])
+
+    lengths = torch.tensor([3, 5, 4])
+    batches = [
+        {"x": inputs()[:20, None].expand(20, int(n), INPUTS), "labels": classes()[:20]}
+        for n in lengths
+    ]
+    told = read_signals(Problem(network(INPUTS, WIDE, 2), batches, batch_loss=pooled), seed=0)
+
+    assert told.samples == 20
+
+
 def test_a_function_has_no_layers_and_its_vector_may_be_still():
     flat = read_signals(Problem.from_function(lambda x: (x**2).sum() * 0, torch.ones(3)), seed=0)
     bowl = read_signals(Problem.from_function(lambda x: (x**2).sum(), torch.zeros(3)), seed=0)
 
     assert flat.layers == bowl.layers == ()
+    assert flat.samples == 0
     assert flat.always_still == ("x",)
     assert (bowl.still, bowl.stays_still) == (("x",), ())
     assert flat.shrinkage is flat.input_size is flat.output_size is flat.constant_loss is None
@@ -413,7 +686,8 @@ def test_tokens_recurrence_and_a_layer_used_twice_are_read():
     tokens = torch.randint(9, (SAMPLES, 3), generator=torch.Generator().manual_seed(0))
     told = signals(Recurrent(), tokens)
 
-    assert [layer.name for layer in told.layers] == ["embed", "twice", "twice"]
+    assert [layer.module for layer in told.layers] == ["embed", "twice", "twice"]
+    assert [layer.name for layer in told.layers[:2]] == ["embed (Embedding)", "twice (Linear)"]
     assert told.input_size is None
     assert all(layer.dead < 0.5 for layer in told.layers)
 
@@ -439,4 +713,5 @@ def test_the_same_seed_reads_the_same_of_a_part_of_many_samples():
     problem = classifying(network(INPUTS, WIDE, 2), x, (x[:, 0] > 0).long())
 
     assert read_signals(problem, seed=1) == read_signals(problem, seed=1)
+    assert read_signals(problem, seed=1).samples == 256
     assert read_signals(problem, seed=1).input_size != read_signals(problem, seed=2).input_size

@@ -18,6 +18,9 @@ BLOCKS = 12
 """Blocks that the second half of a run is averaged in, before a line is laid through them: few enough that each holds
 many updates, enough to tell a trend from its noise."""
 
+POINTS = 120
+"""Of the curve that is kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Course:
@@ -35,6 +38,8 @@ class Course:
     swings: (
         float  # share of changes of sign between updates: ½ … ⅔ is noise, near 1 swings to and fro
     )
+    curve: tuple[float, ...] = ()  # means of equal parts of the finite losses, to be drawn
+    stands_from: int | None = None  # update from which the curve falls by less than a twentieth
 
     @property
     def blew_up(self) -> bool:
@@ -88,7 +93,30 @@ def read_course(history: Sequence[float] | RunTrace | None) -> Course | None:
         trend_error=error * (len(blocks) - 1),
         scatter=float(np.std(half - line)),
         swings=float(turns.mean()) if len(turns) else 0.0,
+        curve=_curve(known),
+        stands_from=_stands_from(known),
     )
+
+
+def _parts(known: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(known, min(POINTS, len(known)))
+
+
+def _curve(known: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(part.mean()) for part in _parts(known)) if len(known) else ()
+
+
+def _stands_from(known: np.ndarray) -> int | None:
+    """The first update whose part of the curve is as low as any later one, to a twentieth of it and to twice its error."""
+    parts = _parts(known)
+    begin = 0
+    for k, part in enumerate(parts):
+        mean, later = part.mean(), min(other.mean() for other in parts[k:])
+        error = part.std() / math.sqrt(len(part))
+        if mean - later <= max(0.05 * abs(mean), 2 * error):
+            return begin + 1 if k < len(parts) - 1 else None
+        begin += len(part)
+    return None
 
 
 def _line(blocks: np.ndarray) -> tuple[float, float]:
@@ -107,4 +135,6 @@ def _nothing(updates: int, finite: int, known: np.ndarray) -> Course:
     value = float(known[-1]) if len(known) else math.nan
     first = float(known[0]) if len(known) else math.nan
     highest = float(known.max()) if len(known) else math.nan
-    return Course(updates, finite, first, value, value, highest, 0.0, math.inf, math.nan, 0.0)
+    return Course(
+        updates, finite, first, value, value, highest, 0.0, math.inf, math.nan, 0.0, _curve(known)
+    )

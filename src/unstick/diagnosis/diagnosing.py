@@ -1,11 +1,13 @@
 """Diagnose a stalled training: the cause with its evidence, what the point is, and a way out that was tried.
 
-Answers: why does the loss stand still, if it does, and what is there to do?
-Does not answer: which remedy is the best of several at equal cost.
+Answers: why does the loss stand still, if it does, and which remedy of those tried moves it?
+Does not answer: where training ends afterwards.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
+from statistics import median
 from typing import Any, Final
 
 from torch.optim import Optimizer
@@ -13,17 +15,20 @@ from torch.optim import Optimizer
 from unstick.critical.curvature import Progress
 from unstick.critical.escaping import LEAST, Escape, escape
 from unstick.critical.point import Kind, Point
+from unstick.diagnosis.bench import Bench
 from unstick.diagnosis.cause import HEALTHY, Cause
-from unstick.diagnosis.evidence import Evidence, gather
+from unstick.diagnosis.choosing import Choice, choose
+from unstick.diagnosis.evidence import Evidence, coupled_decay, gather
 from unstick.diagnosis.portrait import Portrait, paint
 from unstick.diagnosis.rules import Support, support
 from unstick.diagnosis.run import Run
+from unstick.diagnosis.trials import Tested, Trial, TrialPlan, plan_trials, run_trials
 from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
 from unstick.record import Fact, Record, number
 from unstick.trace import RunTrace
 
-__all__ = ["Diagnosis", "Support", "diagnose"]
+__all__ = ["Diagnosis", "Pace", "Support", "diagnose", "trial_budget", "try_remedies"]
 
 
 CRITICAL: Final = (Cause.STRICT_SADDLE, Cause.DEGENERATE_POINT, Cause.LOCAL_MINIMUM)
@@ -50,11 +55,16 @@ HEADLINES: Final[Mapping[Cause, str]] = {
     Cause.OVER_REGULARIZED: "Weight decay holds the parameters where the data would not.",
 }
 
+REFUTES = 0.05
+"""Part of the level by which a remedy must get below what was taken for a floor of the model."""
+
+SHOWN = 3
+"""Trials that are told in full; the page shows all."""
+
 MEANS: Final[Mapping[Cause, str]] = {
-    Cause.PROGRESSING: "Nothing needs to be changed for progress. Worry when the loss of as many updates again is no lower than "
-    "this by a twentieth of what is left.",
+    Cause.PROGRESSING: "Nothing needs to be changed for progress.",
     Cause.MODEL_FLOOR: "Copies of the training with other rates, batches and momentum did not get lower, nor did steps along −g or "
-    "negative curvature. What may: another model, other data, or another start (restarts were not tried).",
+    "negative curvature. What may: another model, or other data.",
     Cause.ZERO_GRADIENT_PATH: "No optimizer can move what has no gradient. Look at the output layer (a softmax over one unit, a ReLU "
     "behind the last layer), at frozen or detached parts, and at heads that are zero.",
     Cause.DEAD_UNITS: "Initialize the dead layer anew and train with a smaller rate, or use an activation with a slope on both "
@@ -80,6 +90,23 @@ MEANS: Final[Mapping[Cause, str]] = {
 """What to do where the cause is not the point itself; for those the way out that was tried says more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a training that goes on is expected to do next, and when to worry."""
+
+    updates: int  # from here, as many as half of the run so far
+    loss_now: float  # mean of the last updates
+    expected: float  # mean loss after those, if it falls half as fast as it did over the last
+    worry_above: float  # a mean loss then that is no longer progress
+
+    def __str__(self) -> str:
+        """For people."""
+        return (
+            f"over the next {self.updates:,} updates the mean loss should fall from {number(self.loss_now)} to about "
+            f"{number(self.expected)}; worry if it is still above {number(self.worry_above)} then"
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Diagnosis(Record):
     """The answer to a stalled training, with its evidence."""
@@ -90,9 +117,18 @@ class Diagnosis(Record):
     point: Point
     escape: Escape | None  # tried from here and undone; None where there was nothing to try
     portrait: Portrait | None
-    cost: Cost  # verdict and escape; the pictures have their own
+    cost: Cost  # evidence, verdict and escape; trials and pictures have their own
     outcome: str  # "complete", "budget" or "interrupted"
     evidence: Evidence
+    trials: tuple[Trial, ...] = ()  # the best first
+    untried: tuple[tuple[str, str], ...] = ()  # remedy, and why it was not tried
+    plan: TrialPlan | None = None  # what the trials could take, made before they began
+    pace: Pace | None = None  # of a training that goes on
+
+    @property
+    def remedy(self) -> Trial | None:
+        """The best remedy that helped; None where none did, or none was tried."""
+        return self.trials[0] if self.trials and self.trials[0].helped else None
 
     @property
     def stalled(self) -> bool:
@@ -106,7 +142,7 @@ class Diagnosis(Record):
         return HEADLINES[self.cause]
 
     def facts(self) -> list[Fact]:
-        """Summary, proof, what was tried, then the numbers."""
+        """Summary, remedy, proof, what was tried, then the numbers."""
         facts = [("cause", str(self.cause)), ("summary", self.summary)]
         facts += [
             ("because", reason) for reason in self.causes[0].reasons if reason != self.point.proof
@@ -114,18 +150,25 @@ class Diagnosis(Record):
         others = [f"{other.cause} ({number(other.strength, 2)})" for other in self.causes[1:4]]
         if others:
             facts.append(("also", ", ".join(others)))
+        if self.pace is not None:
+            facts.append(("expect", str(self.pace)))
+        if self.remedy is not None:
+            facts += [("do", line) for line in self.remedy.code.splitlines()]
+        facts += [("tried", trial.headline()) for trial in self.trials[:SHOWN]]
+        if len(self.trials) > SHOWN:
+            rest = ", ".join(trial.remedy for trial in self.trials[SHOWN:])
+            facts.append(("tried too", rest))
+        facts += [("not tried", f"{name}: {why}") for name, why in self.untried]
         facts += [fact for fact in self.point.facts() if fact[0] not in ("cost", "note")]
         if self.escape is not None:
             facts += [("escape", self.escape.headline()), ("how", self.escape.outcome)]
         facts.append(("cost", str(self.cost)))
+        if self.trials:
+            facts.append(("trials took", str(sum((trial.cost for trial in self.trials), Cost()))))
         if self.portrait is not None:
             facts.append(("pictures", f"{self.portrait.headline()} {self.portrait.cost}"))
         facts += [fact for fact in self.point.facts() if fact[0] == "note"]
-        return facts + [
-            ("not known", text)
-            for text in self.evidence.missing
-            if self.evidence.arms or "history" not in text
-        ]
+        return facts + [("not known", text) for text in self.evidence.missing]
 
 
 def diagnose(
@@ -142,7 +185,7 @@ def diagnose(
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Find out why a training stands still, prove what can be proved, try to leave the point, and draw it.
+    """Find out why a training stands still, prove what can be proved, try what may move it, and draw it.
 
     Args:
         problem: What is minimized. The model is left exactly as it was: what is tried is tried on copies, or undone.
@@ -152,8 +195,9 @@ def diagnose(
         history: The loss of each update.
         scheduler: Of the learning rate, if there is one.
         clip_norm: That gradients are clipped to, if they are.
-        trials: Restart where the point leads nowhere, to tell a floor of the model from a local minimum; that costs up to
-            500 gradients, or three halves of the run, on top.
+        trials: Restart where the point leads nowhere, to tell a floor of the model from a local minimum, and try remedies
+            for the causes from here, each on three seeds beside going on unchanged. That takes up to the larger of
+            ``budget`` and three times the run on top; nothing is tried where nothing is wrong.
         budget: Most work for evidence, verdict and escape, in full-data gradients; pictures have their own.
         seed: Seed of everything random.
         pictures: Compute the portrait too.
@@ -168,7 +212,7 @@ def diagnose(
         NonFinite: The Hessian holds inf or nan.
 
     Cost:
-        As ``classify`` and ``escape``, and with an optimizer up to 130 gradients; pictures about 25 s at most.
+        As ``classify`` and ``escape``, with an optimizer up to 130 gradients, and the trials; pictures about 25 s at most.
 
     Example:
         >>> import torch
@@ -189,19 +233,101 @@ def diagnose(
         if tried is not None and "interrupted" in tried.outcome:
             outcome = "interrupted"
     cost = problem.spent - before
+    tested = Tested((), (), None, "complete")
+    if trials and outcome != "interrupted":
+        tested = try_remedies(
+            run,
+            evidence,
+            lambda bench: choose(bench, evidence, causes, tried),
+            budget=budget,
+            seed=seed,
+            progress=progress,
+        )
+        outcome = "interrupted" if tested.outcome == "interrupted" else outcome
+        causes = _refuted(causes, tested, evidence)
     if pictures and outcome != "interrupted":
         portrait = paint(whole, point, tried, seed=seed, progress=progress)
         outcome = "interrupted" if portrait.outcome == "interrupted" else outcome
     return Diagnosis(
         cause=causes[0].cause,
         causes=causes,
-        summary=summarize(causes[0], point, tried, problem.samples),
+        summary=summarize(causes[0], evidence, tried, tested, problem.samples),
         point=point,
         escape=tried,
         portrait=portrait,
         cost=cost,
         outcome=outcome,
         evidence=evidence,
+        trials=tested.trials,
+        untried=tested.skipped,
+        plan=tested.plan,
+        pace=_pace(causes[0].cause, evidence),
+    )
+
+
+def _refuted(
+    causes: tuple[Support, ...], tested: Tested, evidence: Evidence
+) -> tuple[Support, ...]:
+    """A floor of the model is none if a remedy got below it."""
+    helped = [trial for trial in tested.trials if trial.helped]
+    if causes[0].cause != Cause.MODEL_FLOOR or not helped:
+        return causes
+    if helped[0].loss_before - helped[0].loss_after < REFUTES * evidence.level:
+        return causes
+    told = f"it is no floor of the model: {helped[0].about} reached {number(helped[0].loss_after)}"
+    others = tuple(other for other in causes[1:] if other.cause not in HEALTHY)
+    return others or (Support(Cause.UNDECIDED, 0.0, (told,)),)
+
+
+def _pace(cause: Cause, evidence: Evidence) -> Pace | None:
+    course = evidence.course
+    if cause != Cause.PROGRESSING or course is None or not course.trend < 0:
+        return None
+    fall = min(-course.trend, course.last - evidence.bound)
+    return Pace(course.updates // 2, course.last, course.last - fall / 2, course.last - fall / 8)
+
+
+def trial_budget(run: Run, budget: float) -> float:
+    """What restarts and remedies may take, in gradients: the larger of the budget and three times the run."""
+    history = run.history
+    done = 0 if history is None else len(history.loss if isinstance(history, RunTrace) else history)
+    samples = run.problem.samples or 1
+    return max(budget, 3 * done * min(run.batch_size or samples, samples) / samples)
+
+
+def try_remedies(
+    run: Run,
+    evidence: Evidence,
+    choosing: Callable[[Bench], Choice],
+    *,
+    budget: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> Tested:
+    """Try remedies for a run, within the larger of the budget and three times the run.
+
+    Args:
+        run: Stays as it is.
+        evidence: Measured on it.
+        choosing: What to try.
+        budget: As of ``diagnose``.
+        seed: The first of the seeds.
+        progress: Called with (stage, done, total).
+    """
+    if not evidence.arms:
+        why = "the optimizer's steps could not be tried"
+        return Tested((), (("every remedy", why),), None, "complete")
+    decay = coupled_decay(run)
+    bench = Bench(run, run.problem.with_decay(decay) if decay else run.problem)
+    choice = choosing(bench)
+    if not choice.remedies:
+        return Tested((), choice.skipped, None, "complete")
+    course = evidence.course  # one that blew up says nothing about how long a training is
+    updates = None if course is None or course.blew_up else course.updates
+    most = trial_budget(run, budget) - evidence.restart_gradients
+    plan = plan_trials(bench, choice.remedies, updates=updates, budget=most)
+    return run_trials(
+        bench, choice, plan=plan, left=evidence.loss - evidence.bound, seed=seed, progress=progress
     )
 
 
@@ -220,8 +346,30 @@ def _try_escape(
         problem.layout.restore(copies)
 
 
-def summarize(cause: Support, point: Point, tried: Escape | None, samples: int) -> str:
-    """Two to four sentences: what it is, what it means, what to do next."""
+def summarize(
+    cause: Support, evidence: Evidence, tried: Escape | None, tested: Tested, samples: int
+) -> str:
+    """Two to five sentences: what it is, what it means, what was tried, what to do next."""
+    what = _what(cause, evidence, tried, samples)
+    trials = tested.trials
+    if len(trials) == 0:
+        return what
+    length = f"{len(trials)} remed{'ies' if len(trials) > 1 else 'y'}"
+    if not trials[0].helped:
+        return f"{what} Of {length} tried from here none helped: none got lower than going on by more than seeds differ."
+    best, updates = trials[0], trials[0].updates
+    more = sum(trial.helped for trial in trials) - 1
+    others = f"; {more} other{'s' if more > 1 else ''} helped too" if more else ""
+    went_on = median(x if isfinite(x) else inf for x in best.continue_losses)
+    unchanged = f"reached {number(went_on)}" if isfinite(went_on) else "blew up"
+    return (
+        f"{what} Of {length} tried from here the best is: {best.about}. In {updates:,} update{'s' if updates > 1 else ''} it took "
+        f"the loss from {number(best.loss_before)} to {number(best.loss_after)}, where going on unchanged {unchanged}{others}."
+    )
+
+
+def _what(cause: Support, evidence: Evidence, tried: Escape | None, samples: int) -> str:
+    point = evidence.point
     where = f"at loss {number(point.loss, 6)}"
     if cause.cause in MEANS:
         return f"{MEANS[cause.cause]} Training stands {where}."
@@ -233,7 +381,7 @@ def summarize(cause: Support, point: Point, tried: Escape | None, samples: int) 
             "then train on as before."
         )
     else:
-        way_out = "No step that was tried lowers the loss; more budget, or noise and a restart, are what is left."
+        way_out = "No step that was tried lowers the loss."
     if point.kind == Kind.SADDLE:
         return (
             f"Training stands on a saddle point {where}. The gradient is used up, so gradient descent hardly moves; "
@@ -242,10 +390,15 @@ def summarize(cause: Support, point: Point, tried: Escape | None, samples: int) 
     if point.kind == Kind.MAXIMUM:
         return f"Training stands on a maximum {where}: every curved direction leads down. {way_out}"
     if point.kind == Kind.MINIMUM:
+        reached = evidence.restarts
+        restarts = (
+            "restarts were not tried"
+            if reached is None
+            else f"the lowest of several restarts reached {number(reached)}"
+        )
         return (
             f"Training has reached a minimum {where}: no small step lowers the loss, so no optimizer will from here. If "
-            "this loss is too high, the model, the data or the objective must change, or training must start elsewhere; "
-            "restarts were not tried."
+            f"this loss is too high, training must start elsewhere, or the model, the data or the objective change; {restarts}."
         )
     if point.kind == Kind.DEGENERATE:
         return (

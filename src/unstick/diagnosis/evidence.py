@@ -102,6 +102,7 @@ class Evidence:
     without_decay: Point | None  # the point of the data's loss alone, where weight decay is in play
     arms: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     restarts: float | None = None  # lowest loss that restarts reached; None where none were tried
+    restart_gradients: float = 0.0  # what those took
     noise_scale: float | None = (
         None  # tr Σ / ‖g‖²: samples at which noise and gradient are equally long
     )
@@ -205,13 +206,14 @@ def gather(
             _fill(arms, run, problem, bench, loss, max(1.0, reserve / ARMS), seed, course, progress)
         except KeyboardInterrupt:
             outcome = "interrupted"
-    restarts = None
+    restarts, begin = None, problem.spent.gradients
     blown = course is not None and course.blew_up
     if trials and outcome != "interrupted" and _at_rest(point) and not blown and not shared:
         try:
             restarts = _restarted(bench if tries else None, problem, course, seed, progress)
         except KeyboardInterrupt:
             outcome = "interrupted"
+    restart_gradients = problem.spent.gradients - begin
     return (
         Evidence(
             loss=loss,
@@ -225,6 +227,7 @@ def gather(
             without_decay=alone,
             arms=arms,
             restarts=restarts,
+            restart_gradients=restart_gradients,
             noise_scale=_noise_scale(problem, seed),
             missing=tuple(missing),
             outcome=outcome,
@@ -293,7 +296,8 @@ def _restarted(
         for k in range(RESTARTS):
             if progress is not None:
                 progress("restarts", k, RESTARTS)
-            found.append(bench.restart(min(updates, max(affordable, updates // 2)), seed=seed + k))
+            length = min(updates, max(affordable, updates // 2))
+            found.append(bench.go_on(length, seed=seed + k, anew=True).loss)
     known = [loss for loss in found if math.isfinite(loss)]
     return min(known) if known else None
 

@@ -9,33 +9,55 @@ Units are judged by what they do on samples, not by the names of their layers.
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from unstick.errors import BadData
-from unstick.problem.batches import Batch, leaves
+from unstick.problem.batches import Batch, leaves, size_of
 from unstick.problem.problem import Problem
 
 __all__ = ["LayerState", "Signals", "read_signals"]
 
 SAMPLES = 256
 NUDGE = 1e-3  # relative change of the parameters that tells a unit at rest from one that a zero weight hides
+SMALL = (1e-6, 1e-2)  # a zero is nudged as a number between these is
 FLAT = 0.01  # part of its steepest slope below which an activation counts as saturated
+LISTED = 4096  # most dead units that are told one by one
+
+CHANNELS = (_ConvNd, _NormBase, nn.GroupNorm, nn.PReLU)  # their units are the second axis
+FEATURES = (nn.Linear, nn.Bilinear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)  # the last one
+
+HALVINGS = 40
+LOGITS = 40.0  # beyond it a sigmoid is 0 or 1 to float64
+CLASSIFYING = (nn.CrossEntropyLoss, nn.NLLLoss)
+ELEMENTWISE = (
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
-    """One layer with parameters, in the order of the forward pass; its units are the columns of its output."""
+    """One call of a layer with parameters, in the order of the forward pass; its units are the columns of its output."""
 
-    name: str
+    name: str  # for reading: "features.3 (Conv2d)", "#0 (Linear)"
     units: int
     dead: float  # share of units that pass no gradient back for any sample
     copies: float  # share of units whose outputs equal another one's on every sample
     saturated: float  # share of outputs that sit where the following activation is flat; 0 where none was seen
     gradient: float  # root mean square over samples of the gradient's norm at its output
+    dead_units: tuple[int, ...] = ()  # which ones are dead, the first 4,096, in ascending order
+    module: str = ""  # its name in ``named_modules``
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +83,22 @@ class Signals:
     constant_loss: (
         float | None
     )  # loss of the best constant output: the entropy of classes, the variance of numbers
+    samples: int = (
+        0  # looked at for layers and sizes: of the first batch alone where batches do not join
+    )
 
 
 def read_signals(problem: Problem, *, seed: int) -> Signals:
     """Look at a model at work on at most 256 samples.
 
     Cost:
-        About thirty gradients of so few samples.
+        About thirty gradients of so few samples; for some losses, forty evaluations of the loss alone on all targets.
     """
     part = problem.subset(SAMPLES, seed=seed) if problem.samples > SAMPLES else problem
     theta = part.parameters()
     generator = torch.Generator().manual_seed(seed)
-    nudged = theta + NUDGE * _sizes(part, theta) * torch.randn(
-        theta.shape, generator=generator, dtype=theta.dtype
-    ).to(theta)
+    noise = torch.randn(theta.shape, generator=generator, dtype=theta.dtype).to(theta)
+    nudged = theta + NUDGE * _sizes(part, theta) * noise
     evaluation = part.require_whole("diagnosis")
     batch = evaluation.batches[0]
     watched = _watch(part, theta, batch)
@@ -102,7 +126,8 @@ def read_signals(problem: Problem, *, seed: int) -> Signals:
         loss_takes_scores=_takes_scores(part, theta, batch),
         outputs_constant=_constant(watched.output),
         outputs_one_sided=_one_sided(watched.output, targets),
-        constant_loss=_constant_loss(problem),
+        constant_loss=_constant_loss(problem, watched.output),
+        samples=(size_of(batch) or 1) if leaves(batch) else 0,
     )
 
 
@@ -110,7 +135,10 @@ def read_signals(problem: Problem, *, seed: int) -> Signals:
 class _Seen:
     """One call of a layer."""
 
-    name: str
+    module: str
+    kind: str
+    axis: int  # of the units
+    learns: bool  # whether a gradient is to come here at all: not where all before it is frozen
     output: Tensor
     gradient: Tensor | None = None
     slope: Tensor | None = None  # of what follows, relative to its steepest
@@ -131,9 +159,14 @@ def _watch(problem: Problem, theta: Tensor, batch: Batch) -> _Watched:
 
     def layer(module: nn.Module, _given: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.is_floating_point() and output.ndim >= 1:
+            own = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
             seen = _Seen(
-                names.get(module, "?"), output.detach().clone()
-            )  # kept from in-place activations
+                module=names[module],
+                kind=type(module).__name__,
+                axis=_unit_axis(module, output.ndim),
+                learns=own or output.requires_grad,
+                output=output.detach().clone(),  # kept from in-place activations
+            )
             calls.append(seen)
             if output.requires_grad:
                 output.register_hook(lambda g, s=seen: setattr(s, "gradient", g.detach()))
@@ -176,14 +209,15 @@ def _watch(problem: Problem, theta: Tensor, batch: Batch) -> _Watched:
 
 def _slope(module: nn.Module, at: Tensor) -> Tensor | None:
     """|derivative| of an elementwise function at its inputs, relative to its largest on [−4, 4]; None for others."""
+    function = module.forward  # called so, no hook sees it: the one that asks would ask again
     with torch.enable_grad():
         try:
             grid = torch.linspace(-4, 4, 81, dtype=at.dtype, device=at.device).requires_grad_()
-            steepest = torch.autograd.grad(module(grid).sum(), grid)[0].abs().max()
+            steepest = torch.autograd.grad(function(grid).sum(), grid)[0].abs().max()
             x = at.clone().requires_grad_()
             signs = torch.ones_like(at)
             signs.view(-1)[::2] = 2.0  # a function that mixes its inputs gives another answer
-            output = module(x)
+            output = function(x)
             one = torch.autograd.grad(output, x, torch.ones_like(at), retain_graph=True)[0]
             two = torch.autograd.grad(output, x, signs)[0]
         except (RuntimeError, TypeError, ValueError, IndexError):
@@ -198,26 +232,50 @@ def _layers(watched: _Watched, moved: _Watched) -> tuple[LayerState, ...]:
         return ()
     found: list[LayerState] = []
     for here, there in zip(watched.calls[:-1], moved.calls[:-1], strict=True):
-        outputs = _by_unit(here.output)
-        if outputs is None or outputs.shape[1] < 2:
+        if here.output.ndim < 2 or here.output.shape[here.axis] < 2:
             continue
-        back = None if there.gradient is None else _by_unit(there.gradient)
-        units = outputs.shape[1]
-        dead = 1.0 if back is None else float((back == 0).all(0).double().mean())
+        dead = _at_rest(here, there)
         flat = 0.0
-        if here.slope is not None and (slopes := _by_unit(here.slope)) is not None:
-            flat = float((slopes < FLAT).double().mean())
+        if here.slope is not None:
+            flat = float((here.slope < FLAT).double().mean())
         found.append(
-            LayerState(here.name, units, dead, _copies(outputs), flat, _size(here.gradient))
+            LayerState(
+                name=_readable(here),
+                units=len(dead),
+                dead=float(dead.double().mean()),
+                copies=_copies(_by_unit(here.output, here.axis)),
+                saturated=flat,
+                gradient=_size(here.gradient),
+                dead_units=tuple(dead.nonzero().squeeze(1)[:LISTED].tolist()),
+                module=here.module,
+            )
         )
     return tuple(found)
 
 
-def _by_unit(values: Tensor) -> Tensor | None:
-    """[everything else, units]: the second axis is the units' for [N, C, …], the last one for [N, T, C]."""
-    if values.ndim < 2:
-        return None
-    axis = 1 if values.ndim in (2, 4) else values.ndim - 1
+def _at_rest(here: _Seen, there: _Seen) -> Tensor:
+    """Units without any gradient, both as they are and with all parameters nudged, bool [units]."""
+    dead = torch.full((here.output.shape[here.axis],), here.learns, device=here.output.device)
+    for gradient in (here.gradient, there.gradient):
+        if gradient is not None:
+            dead &= (_by_unit(gradient, here.axis) == 0).all(0)
+    return dead
+
+
+def _readable(seen: _Seen) -> str:
+    number = "#" if seen.module.replace(".", "").isdigit() else ""
+    return f"{number}{seen.module or 'the model'} ({seen.kind})"
+
+
+def _unit_axis(module: nn.Module, ndim: int) -> int:
+    """By the kind of layer; for others the second axis of [N, C] and [N, C, H, W], the last one of [N, T, C]."""
+    if isinstance(module, FEATURES):
+        return ndim - 1
+    return min(1, ndim - 1) if isinstance(module, CHANNELS) or ndim in (2, 4) else ndim - 1
+
+
+def _by_unit(values: Tensor, axis: int) -> Tensor:
+    """[everything else, units]."""
     return values.movedim(axis, -1).reshape(-1, values.shape[axis])
 
 
@@ -264,11 +322,18 @@ def _still(problem: Problem, thetas: Sequence[Tensor], seed: int) -> tuple[str, 
 
 
 def _sizes(problem: Problem, theta: Tensor) -> Tensor:
-    """For each parameter the root mean square of its tensor, at least a hundredth."""
+    """What each parameter is nudged in proportion to: itself; one near zero, to what is usual in its row, if that is small.
+
+    So no entry is thrown far, whatever stands beside it.
+    """
+    low, high = SMALL
     pieces: list[Tensor] = []
-    for piece in problem.layout.parts(theta):
-        size = max(float(piece.double().square().mean().sqrt()), 1e-2)
-        pieces.append(torch.full_like(piece, size).reshape(-1))
+    for piece in problem.layout.parts(theta.abs()):
+        rows = piece.flatten(1) if piece.ndim > 1 else piece.reshape(-1, 1)
+        logs = rows.log().masked_fill(rows == 0, 0.0).sum(1, keepdim=True)
+        usual = (logs / (rows != 0).sum(1, keepdim=True)).exp()  # a geometric mean
+        floor = usual.nan_to_num(high).clamp(low, high)  # in a row of zeros nothing is usual
+        pieces.append(torch.maximum(rows, floor).reshape(-1))
     return torch.cat(pieces)
 
 
@@ -313,6 +378,8 @@ def _are_shares(outputs: Tensor | None) -> bool:
 
 def _takes_scores(problem: Problem, theta: Tensor, batch: Batch) -> bool:
     evaluation = problem.require_whole("diagnosis")
+    if isinstance(evaluation.objective.loss, nn.BCELoss):  # refuses what is no probability
+        return False
 
     def shifted(_module: nn.Module, _given: Any, output: Any) -> Any:
         return output + 1.0 if isinstance(output, Tensor) else None
@@ -325,6 +392,8 @@ def _takes_scores(problem: Problem, theta: Tensor, batch: Batch) -> bool:
     hook = evaluation.model.register_forward_hook(shifted)
     try:
         moved = loss()
+    except RuntimeError:  # so may a loss of the user's
+        return False
     finally:
         hook.remove()
     return abs(moved - plain) <= 1e-6 * max(abs(plain), 1e-6)
@@ -344,30 +413,76 @@ def _one_sided(outputs: Tensor | None, targets: Tensor | None) -> bool:
     return cut and bool((targets < 0).double().mean() > 0.1)
 
 
-def _constant_loss(problem: Problem) -> float | None:
-    """The loss of the best constant output, where the loss is one of torch's on (inputs, targets)."""
+def _constant_loss(problem: Problem, output: Tensor | None) -> float | None:
+    """The loss of the best constant output, where the loss is one of torch's on (inputs, targets).
+
+    Constant are the shares of classes, the same at all places of a sample, and each number of a sample's output.
+    """
     evaluation = problem.require_whole("diagnosis")
-    loss = evaluation.objective.loss
-    pairs = [b for b in evaluation.batches if isinstance(b, (tuple, list)) and len(b) == 2]
-    if not pairs or len(pairs) != len(evaluation.batches):
+    given = evaluation.objective.loss
+    if type(given) not in (*CLASSIFYING, *ELEMENTWISE):  # a class made of these may mean another
         return None
-    goals = [b[1] for b in pairs]
-    if not all(isinstance(goal, Tensor) for goal in goals):
+    assert given is not None
+    loss: Any = deepcopy(given).to(evaluation.layout.device, torch.float64)
+    summed = loss.reduction == "sum"  # then the problem divides by the batch's weight
+    shares = [
+        share / weight if summed and weight else share
+        for share, weight in zip(evaluation.shares, evaluation.weights, strict=True)
+    ]
+    terms = [
+        (share, cast("Tensor", batch[1]))
+        for share, batch in zip(shares, evaluation.batches, strict=True)
+        if share > 0
+    ]
+    if not isinstance(loss, CLASSIFYING):
+        return _constant_numbers(loss, terms)
+    if output is None or output.ndim < 2:
         return None
-    targets = torch.cat([cast("Tensor", goal) for goal in goals])
-    if isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)) and not targets.is_floating_point():
-        counted = targets[targets != loss.ignore_index]
-        if not len(counted):
-            return None
-        shares = torch.bincount(counted.reshape(-1)).double()
-        shares = shares[shares > 0] / shares.sum()
-        return float(-(shares * shares.log()).sum())
-    if isinstance(loss, nn.MSELoss) and targets.is_floating_point():
-        return float(targets.double().var(0, correction=0).mean())
-    if isinstance(loss, nn.L1Loss) and targets.is_floating_point():
-        middle = targets.double().median(0, keepdim=True).values
-        return float((targets - middle).abs().mean())
-    if isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)):
-        share = targets.double().mean(0).clamp(1e-12, 1 - 1e-12)
-        return float(-(share * share.log() + (1 - share) * (1 - share).log()).mean())
-    return None
+    classes = output.shape[1]
+    weights = torch.stack([share * _class_weights(loss, y, classes) for share, y in terms]).sum(0)
+    return float(-torch.xlogy(weights, weights / weights.sum()).sum())
+
+
+def _class_weights(loss: nn.CrossEntropyLoss | nn.NLLLoss, targets: Tensor, classes: int) -> Tensor:
+    """The loss of a batch is −Σ aₖ log qₖ where all outputs have the shares q of classes; a [classes], float64."""
+    smooth = loss.label_smoothing if isinstance(loss, nn.CrossEntropyLoss) else 0.0
+    plain = torch.ones(classes, dtype=torch.float64, device=targets.device)
+    each = plain if loss.weight is None else loss.weight
+    if targets.is_floating_point():
+        counts = targets.double().movedim(1, -1).reshape(-1, classes).sum(0)
+        places = targets.numel() / classes
+        whole = places
+    else:
+        counted = targets[targets != loss.ignore_index].long()
+        counts = torch.bincount(counted, minlength=classes).double()
+        places, whole = float(counts.sum()), float((each * counts).sum())
+    mixed = each * ((1 - smooth) * counts + smooth / classes * places)
+    return mixed if loss.reduction == "sum" else mixed / whole
+
+
+def _constant_numbers(loss: nn.Module, terms: Sequence[tuple[float, Tensor]]) -> float | None:
+    """The least mean of a loss that is convex in each number of the output by itself."""
+    if len({y.shape[1:] for _, y in terms}) != 1:
+        return None
+
+    def reached(constant: Tensor) -> Tensor:
+        parts = [share * loss(constant.expand(y.shape), y.double()) for share, y in terms]
+        return torch.stack(parts).sum()
+
+    def slope(constant: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            at = constant.clone().requires_grad_()
+            return torch.autograd.grad(reached(at), at)[0]
+
+    low = torch.stack([y.amin(0) for _, y in terms]).amin(0).double()
+    high = torch.stack([y.amax(0) for _, y in terms]).amax(0).double()
+    if isinstance(loss, nn.BCEWithLogitsLoss):
+        low, high = torch.full_like(low, -LOGITS), torch.full_like(high, LOGITS)
+    if isinstance(loss, nn.MSELoss):  # its slope is a line: one step along it
+        falls, rises = slope(low), slope(high)
+        low = high = low - (high - low) * (falls / (rises - falls)).nan_to_num(0.0)
+    for _ in range(0 if isinstance(loss, nn.MSELoss) else HALVINGS):
+        middle = (low + high) / 2
+        falling = slope(middle) < 0
+        low, high = torch.where(falling, middle, low), torch.where(falling, high, middle)
+    return float(reached((low + high) / 2))

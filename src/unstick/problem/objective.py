@@ -59,7 +59,7 @@ class Objective(nn.Module):
         self.wrappers = wrappers(model)  # a tuple: these are no parts
         self.autocasts = False  # whether an evaluation has come by an autocast of the model's own
         self.loss = loss  # so that its buffers (class weights) follow the type computed in
-        self._batch_loss = batch_loss
+        self.batch_loss = batch_loss
 
     def forward(self, work: Callable[[], Result]) -> Result:
         """Any work on this module; ``functional_call`` holds other parameters in place for as long as it lasts."""
@@ -76,7 +76,7 @@ class Objective(nn.Module):
 
     def loss_of(self, batch: Batch) -> Tensor:
         """The scalar loss of a batch."""
-        value = cast("object", self._batch_loss(self.model, batch))
+        value = cast("object", self.batch_loss(self.model, batch))
         if not isinstance(value, Tensor):
             raise BadModel(f"the loss is a {type(value).__name__}; expected a scalar tensor")
         if value.numel() != 1:

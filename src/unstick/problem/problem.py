@@ -525,6 +525,25 @@ class Problem:
         other._choice.update(self._choice)  # curvature gains a multiple of the identity, no more
         return other
 
+    @torch.inference_mode(False)
+    def with_model(self, model: nn.Module) -> "Problem":
+        """The same data and loss with another model, without weight decay, at a cost of its own.
+
+        Raises:
+            BadModel, BadData, NonFinite: As for any problem: the model does not fit the data or the loss.
+        """
+        ours = self.require_whole("with_model")
+        objective = Objective(model, ours.objective.batch_loss, ours.objective.loss)
+        layout = layout_of(objective.model)
+        layout.check_finite(objective.model)
+        fresh = replace(
+            ours, objective=objective, layout=layout, decay=None, meter=Meter(ours.meter.full)
+        )
+        fresh.check_first()
+        fresh.check_connected()
+        fresh.check_finite()
+        return self._like(fresh)
+
     def write(self, theta: Tensor) -> None:
         """Move the model: set its trainable parameters from [n], each rounded to its own type."""
         self.layout.write(theta)

@@ -5,12 +5,16 @@ Does not answer: anything between two measured points; lines only join them.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from unstick.critical.escaping import Escape
 from unstick.critical.taylor import Profile
+from unstick.diagnosis.cause import HEALTHY
+from unstick.diagnosis.course import Course
+from unstick.diagnosis.diagnosing import Diagnosis, Pace
 from unstick.report.figures import (
     Figure,
     Trace,
@@ -23,11 +27,11 @@ from unstick.report.figures import (
     numbers,
     unseen,
 )
-from unstick.report.training_figures import curve, thinned
+from unstick.report.training_figures import counting_axis, curve, finite, loss_axis, thinned
 from unstick.studies.demo import Demonstration
 from unstick.trace import RunTrace
 
-__all__ = ["escape_figure", "line_figures", "run_figure"]
+__all__ = ["escape_figure", "history_figure", "line_figures", "run_figure"]
 
 HEADROOM = 4.0
 """Lines are cut above the point by this many times the deepest measured decrease."""
@@ -91,6 +95,42 @@ def escape_figure(escape: Escape) -> Figure:
     return Figure("escape", title, caption, [losses, decreases], layout, tall=340)
 
 
+def history_figure(told: Diagnosis) -> Figure | None:
+    """The losses of the run, with where they stand still, or what is expected next; nothing without a history."""
+    course, pace = told.evidence.course, told.pace
+    if course is None or not finite(course.curve):
+        return None
+    stands = course.stands_from if told.cause not in HEALTHY and not course.blew_up else None
+    levels = [] if pace is None else [pace.loss_now, pace.expected, pace.worry_above]
+    vertical, scale = loss_axis([*course.curve, *levels], "loss")
+    mean = "mean loss" if course.finite > len(course.curve) else "loss"
+    traces = [curve(_middles(course), course.curve, mean, "@measured")]
+    layout = figure_layout(showlegend=pace is not None or course.blew_up, yaxis=vertical)
+    last, marked = course.updates, ""
+    if course.blew_up:
+        traces.append(_mark(course.finite + 1, course.curve[-1], "not finite", "x", "@down"))
+    if stands is not None:
+        layout |= _standing(stands, course.finite)
+        marked = " Shaded: no later point is lower by more than a twentieth, or than twice the first one's noise."
+    elif pace is not None:
+        traces += _paced(pace, course.updates)
+        layout["shapes"] = [_upright(course.updates)]
+        last += pace.updates
+        marked = (
+            f" Right of the dotted line, the next {counted(pace.updates, 'update')}: what to expect if the loss falls half "
+            "as fast as it did, and the mean above which that is no longer progress. Straight lines only join now and then."
+        )
+    layout["xaxis"] = counting_axis("update", last)
+    width = course.finite / len(course.curve)
+    caption = (
+        f"{'Means of about' if width > 1 else 'The loss of each of'} {counted(round(width), 'update') if width > 1 else f'{course.finite:,} updates'}"
+        f"{' a point' if width > 1 else ''}, as they were given.{marked}{scale}"
+    )
+    return Figure(
+        "history", _history_title(course, stands, pace), caption, traces, layout, tall=340
+    )
+
+
 def run_figure(told: Demonstration) -> Figure:
     """The stalled run, the jump of the escape, and the run after it."""
     stalled, resumed, moved = told.stalled, told.resumed, told.moved
@@ -130,6 +170,56 @@ def run_figure(told: Demonstration) -> Figure:
         f"then down to {amount(resumed.loss[-1] if resumed.loss else None)}"
     )
     return Figure("run", title, caption, traces, layout, tall=400)
+
+
+def _middles(course: Course) -> list[float]:
+    """The middle update of each part that the curve has a mean of."""
+    whole, longer = divmod(course.finite, len(course.curve))
+    sizes = [whole + (k < longer) for k in range(len(course.curve))]
+    return [end - (size - 1) / 2 for end, size in zip(accumulate(sizes), sizes, strict=True)]
+
+
+def _standing(first: int, last: int) -> Trace:
+    """A shade from where the loss stands, and the words for it."""
+    place = {"xref": "x", "yref": "paper", "x0": first, "x1": last, "y0": 0, "y1": 1}
+    early = first < 0.6 * last
+    words = {
+        "text": f"stands from update {first:,} on, or before",
+        "x": first if early else last,
+        "xanchor": "left" if early else "right",
+        "y": 1.02,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "font": {"color": "@muted"},
+    }
+    shade = {"type": "rect", "fillcolor": "@zero", "line": {"width": 0}, "layer": "below", **place}
+    margin = {"l": 64, "r": 16, "t": 36, "b": 52}
+    return {"shapes": [shade], "annotations": [words], "margin": margin}
+
+
+def _paced(pace: Pace, now: int) -> list[Trace]:
+    """What is expected, and the level of worry."""
+    then = now + pace.updates
+    expected = curve([now, then], [pace.loss_now, pace.expected], "expected", "@escape")
+    worry = curve([now, then], [pace.worry_above] * 2, "worry above", "@down", width=1.5)
+    expected["line"] |= {"dash": "dash"}
+    worry |= {"mode": "lines", "line": {**worry["line"], "dash": "dot"}}
+    return [expected, worry]
+
+
+def _history_title(course: Course, stands: int | None, pace: Pace | None) -> str:
+    if course.blew_up:
+        return f"The loss stopped being finite after update {course.finite:,}"
+    if stands is not None:
+        return (
+            f"The loss stands from update {stands:,} on"
+            if stands > 1
+            else "The loss stands from the first update on"
+        )
+    if pace is not None:
+        return f"The loss is {amount(pace.loss_now)}, and about {amount(pace.expected)} is expected next"
+    return f"The loss of {counted(course.updates, 'update')}"
 
 
 def _step_along(line: Profile, escape: Escape | None) -> float | None:

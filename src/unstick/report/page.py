@@ -38,7 +38,7 @@ from unstick.report.figures import Figure, Table, counted
 from unstick.report.gallery_figures import alarms_table, confusion_figure, wrong_table
 from unstick.report.knobs import members_table
 from unstick.report.layer_figures import blocks_figure, mass_figures, signal_figures
-from unstick.report.loss_figures import escape_figure, line_figures, run_figure
+from unstick.report.loss_figures import escape_figure, history_figure, line_figures, run_figure
 from unstick.report.parameter_figures import gradient_figure, plane_figures, share_figure
 from unstick.report.population_figures import population_figures, swap_figures
 from unstick.report.serialization import to_json
@@ -50,6 +50,13 @@ from unstick.report.spectrum_figures import (
 )
 from unstick.report.story import story_of
 from unstick.report.training_figures import training_figures
+from unstick.report.trial_figures import (
+    helped_told,
+    trials_figure,
+    trials_lead,
+    trials_table,
+    untested_told,
+)
 from unstick.spectrum.density import Density
 from unstick.spectrum.ends import Ends
 from unstick.studies.demo import Demonstration
@@ -61,6 +68,9 @@ from unstick.training.signals import SignalByLayer
 
 __all__ = ["save", "to_html"]
 
+TRIED = ("do", "tried", "tried too", "not tried")
+"""Facts that sections of their own tell where something was tried."""
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -71,12 +81,13 @@ class Section:
     figures: tuple[Figure, ...] = ()
     table: Table | None = None
     after: str = ""  # a sentence under the table
+    told: str = ""  # a paragraph
     points: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether nothing is under the heading."""
-        return not (self.figures or self.table or self.points)
+        return not (self.figures or self.table or self.told or self.points)
 
 
 def save(record: Record, path: str | Path) -> None:
@@ -114,9 +125,14 @@ def to_html(record: Record) -> str:
     notes = list(_notes(record))
     listed = {*notes, *(point for section in sections for point in section.points)}
     drawn = [figure for section in sections for figure in section.figures]
+    tried = any(figure.name == "trials" for figure in drawn)
     return _template().render(
         story=story,
-        facts=[(label, value) for label, value in story.facts if value not in listed],
+        facts=[
+            (label, value)
+            for label, value in story.facts
+            if value not in listed and not (tried and label in TRIED)
+        ],
         what=type(record).__name__,
         sections=sections,
         costs=list(_costs(record)),
@@ -133,6 +149,8 @@ def _sections(record: Record) -> Iterable[Section]:
             yield Section("The run", "", (run_figure(record),))
             yield from _of_diagnosis(record.diagnosis)
         case Diagnosis():
+            history = history_figure(record)
+            yield Section("The run so far", "", () if history is None else (history,))
             yield from _of_diagnosis(record)
         case Point():
             yield _spectrum(curvatures_of(record), None)
@@ -215,7 +233,28 @@ def _of_evidence(diagnosis: Diagnosis) -> Iterable[Section]:
     yield Section("What was not known", lead, points=evidence.missing)
 
 
+def _of_trials(diagnosis: Diagnosis) -> Iterable[Section]:
+    if not diagnosis.trials:
+        return
+    curves = trials_figure(diagnosis)
+    yield Section(
+        "Remedies, tried from here",
+        trials_lead(diagnosis),
+        () if curves is None else (curves,),
+        trials_table(diagnosis),
+        after=helped_told(diagnosis),
+    )
+    untried = tuple(f"{name}: {why}" for name, why in diagnosis.untried)
+    yield Section(
+        "What was not tested",
+        "",
+        told=untested_told(diagnosis),
+        points=tuple(f"Not tried: {each}" for each in untried),
+    )
+
+
 def _of_diagnosis(diagnosis: Diagnosis) -> Iterable[Section]:
+    yield from _of_trials(diagnosis)
     yield from _of_evidence(diagnosis)
     portrait, escape = diagnosis.portrait, diagnosis.escape
     known = curvatures_of(diagnosis.point)
@@ -273,6 +312,9 @@ def _costs(record: Record) -> Iterable[tuple[str, Cost]]:
             yield "the move", record.moved.cost
         case Diagnosis():
             yield "verdict and escape", record.cost
+            if record.trials:
+                cost = sum((trial.cost for trial in record.trials), Cost())
+                yield "remedies tried (own budget)", cost
             if record.portrait is not None:
                 yield "pictures (own budget)", record.portrait.cost
         case StalledRun():
@@ -295,6 +337,8 @@ def _notes(record: Record) -> Iterable[str]:
             yield from _notes(record.diagnosis)
         case Diagnosis():
             yield from _notes(record.point)
+            if any(trial.outcome == "interrupted" for trial in record.trials):
+                yield from _partial("the trials", "interrupted")
             if record.portrait is not None:
                 yield from _notes(record.portrait)
         case StalledRun():

@@ -62,6 +62,7 @@ TYPES: Mapping[str, str] = {
     "LayerState": "unstick.diagnosis.signals",
     "LayeredEnds": "unstick.critical.layers",
     "Outcome": "unstick.diagnosis.evidence",
+    "Pace": "unstick.diagnosis.diagnosing",
     "Pairs": "unstick.spectrum.ends",
     "Plan": "unstick.critical.planning",
     "Plane": "unstick.landscape.plane",
@@ -82,6 +83,8 @@ TYPES: Mapping[str, str] = {
     "ToleranceSweep": "unstick.spectrum.inertia",
     "TraceEstimate": "unstick.spectrum.trace",
     "Trained": "unstick.training.loop",
+    "Trial": "unstick.diagnosis.trials",
+    "TrialPlan": "unstick.diagnosis.trials",
 }
 """Every type that can be written, and the module it lives in; a module is imported when it is needed."""
 

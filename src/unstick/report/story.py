@@ -5,7 +5,7 @@ Does not answer: how they look; the terminal and the page draw the same story.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import isfinite
 from statistics import median
@@ -17,11 +17,13 @@ from unstick.critical.point import Kind, Point
 from unstick.diagnosis.cause import HEALTHY, Cause
 from unstick.diagnosis.diagnosing import CRITICAL, Diagnosis
 from unstick.diagnosis.stall import StalledRun
+from unstick.diagnosis.trials import Trial
 from unstick.problem.cost import Cost
 from unstick.problem.memory import size
 from unstick.record import Fact, Record, number
 from unstick.report.figures import amount, counted
 from unstick.report.knobs import reached
+from unstick.report.trial_figures import ended_at
 from unstick.spectrum.density import Density
 from unstick.spectrum.ends import Ends
 from unstick.spectrum.interval import Interval
@@ -88,6 +90,8 @@ class Story:
     proof: str  # one sentence that a reader can check; empty where there is none
     cards: tuple[Card, ...]  # the few numbers to remember
     facts: tuple[Fact, ...]  # all the numbers, without what was said above
+    remedy: str = ""  # the best that helped, in a sentence; empty where none did
+    code: str = ""  # the same for one's own model
 
 
 def story_of(record: Record) -> Story:
@@ -97,9 +101,7 @@ def story_of(record: Record) -> Story:
             told = story_of(record.diagnosis)
             cards = (*_run_cards(record), *told.cards)
             facts = _without(record.facts(), told.summary, told.proof)
-            return Story(
-                told.badge, told.tone, record.headline(), told.summary, told.proof, cards, facts
-            )
+            return replace(told, headline=record.headline(), cards=cards, facts=facts)
         case Diagnosis():
             return _diagnosis_story(record)
         case Point():
@@ -117,9 +119,7 @@ def story_of(record: Record) -> Story:
             told = story_of(record.diagnosis)
             cards = (_length_card(record.trained), *told.cards)
             facts = _without(record.facts(), told.summary, told.proof)
-            return Story(
-                told.badge, told.tone, record.headline(), told.summary, told.proof, cards, facts
-            )
+            return replace(told, headline=record.headline(), cards=cards, facts=facts)
         case Trained():
             badge, tone = record.outcome, ENDS.get(record.outcome, Tone.PLAIN)
             return _judged(badge, tone, record, _training_cards(record))
@@ -157,7 +157,30 @@ def _diagnosis_story(told: Diagnosis) -> Story:
     own = told.cause in CRITICAL or told.cause == Cause.UNDECIDED
     proof = told.point.proof if own or told.point.proof in told.causes[0].reasons else ""
     facts = _without(told.facts(), told.summary, proof)
-    return Story(badge, _diagnosis_tone(told), told.headline(), told.summary, proof, cards, facts)
+    story = Story(badge, _diagnosis_tone(told), told.headline(), told.summary, proof, cards, facts)
+    if told.remedy is None:
+        return story
+    return replace(story, remedy=_remedy_told(told.remedy), code=told.remedy.code)
+
+
+def _remedy_told(best: Trial) -> str:
+    """What was changed, and what that reached beside going on."""
+    alike = len(set(best.losses_after)) == 1
+    seeds = (
+        f"on each of {len(best.seeds)} seeds" if alike else f"the median of {len(best.seeds)} seeds"
+    )
+    went_on = ended_at(best.continue_losses)
+    beside = "blew up" if went_on == "blew up" else f"reached {went_on}"
+    lost = "" if best.keeps_weights else " It starts anew: what was learned is lost."
+    other = (
+        ""
+        if best.keeps_model
+        else " It changes the model: a checkpoint of the old one does not fit."
+    )
+    return (
+        f"{best.about[:1].upper()}{best.about[1:]}. In {counted(best.updates, 'update')} that took the loss from "
+        f"{amount(best.loss_before)} to {ended_at(best.losses_after)}, {seeds}; going on unchanged {beside}.{lost}{other}"
+    )
 
 
 def _diagnosis_tone(told: Diagnosis) -> Tone:

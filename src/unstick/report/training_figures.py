@@ -138,11 +138,13 @@ def counting_axis(unit: str, most: float) -> Trace:
     return axis(unit, rangemode="tozero", tickformat=",", **({"dtick": 1} if most <= 5 else {}))
 
 
-def loss_axis(values: Iterable[float | None], title: str = "loss") -> tuple[Trace, str]:
+def loss_axis(
+    values: Iterable[float | None], title: str = "loss", *, wide: float = WIDE_RANGE
+) -> tuple[Trace, str]:
     """An axis on which these values can be read, and a sentence where it is not an ordinary one."""
     known = finite(values)
     low, high = min(known, default=0.0), max(known, default=0.0)
-    if low > 0 and high >= WIDE_RANGE * low:
+    if low > 0 and high >= wide * low:
         return log_axis(title, low, high), " The axis is logarithmic."
     return axis(title, rangemode="tozero" if 0 <= low <= 0.6 * high else "normal"), ""
 

@@ -10,12 +10,13 @@ from unstick.training.pretrained import load_pretrained
 from unstick.training.recipe import Recipe, vary
 from unstick.training.samples import Score, evaluate
 from unstick.training.signals import signal_by_layer
-from unstick.training.standardizing import condition_number
+from unstick.training.standardizing import Standardized, condition_number
 
 __all__ = [
     "Population",
     "Recipe",
     "Score",
+    "Standardized",
     "Swapped",
     "Trained",
     "condition_number",

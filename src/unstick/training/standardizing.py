@@ -1,4 +1,4 @@
-"""Inputs brought to mean 0 and deviation 1 before the first layer.
+"""Inputs brought to mean 0 and deviation 1 before the first layer, and outputs to the scale of targets behind the last.
 
 Answers: how are inputs standardized, which first layer does the same, and what does it do to their conditioning?
 Does not answer: normalization between layers (``normalization``).
@@ -15,7 +15,7 @@ from unstick.data.statistics import statistics
 from unstick.errors import BadData, BadModel, NonFinite
 from unstick.record import Fact, Record, number
 
-__all__ = ["Conditioning", "Standardizer", "condition_number"]
+__all__ = ["Conditioning", "Standardized", "Standardizer", "condition_number"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +92,58 @@ class Standardizer:
         changed.weight = nn.Parameter((W * scale.to(W.device)).to(layer.weight.dtype), train)
         changed.bias = nn.Parameter(bias.to(layer.weight.dtype), train)
         return changed
+
+
+class Standardized(nn.Module):
+    """A model between standardized inputs and outputs on the targets' scale; its own data stay raw.
+
+    The outputs are model((x − mean)/deviation)·deviation of the targets + their mean. All four are buffers, saved with
+    the model.
+
+    Args:
+        model: Takes one tensor and gives one; it becomes the part ``model``.
+        inputs: [N, features] or images [N, channels, height, width] that the mean and deviation of each feature or
+            channel are taken from; None: inputs pass as they are.
+        targets: The same for outputs, [N, outputs].
+
+    Raises:
+        BadData: No sample, or no dimension beside the samples.
+        NonFinite: inf or nan.
+
+    Example:
+        >>> raw = torch.tensor([[1.0], [3.0]])
+        >>> Standardized(nn.Identity(), inputs=raw)(raw).tolist()
+        [[-1.0], [1.0]]
+    """
+
+    input_mean: Tensor | None
+    input_deviation: Tensor | None
+    target_mean: Tensor | None
+    target_deviation: Tensor | None
+
+    def __init__(
+        self, model: nn.Module, *, inputs: Tensor | None = None, targets: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        kinds = [p for p in model.parameters() if p.is_floating_point()]
+        like = kinds[0] if kinds else torch.zeros(())
+        for name, values in (("input", inputs), ("target", targets)):
+            fitted = None if values is None else Standardizer.fit(values)
+            for part in ("mean", "deviation"):
+                number = None if fitted is None else getattr(fitted, part)
+                kept = None if number is None else number.to(like.device, like.dtype)
+                self.register_buffer(f"{name}_{part}", kept)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Of the model's own shapes."""
+        x = inputs
+        if self.input_mean is not None and self.input_deviation is not None:
+            x = (x - self.input_mean) / self.input_deviation
+        outputs: Tensor = self.model(x)
+        if self.target_mean is not None and self.target_deviation is not None:
+            outputs = outputs * self.target_deviation + self.target_mean
+        return outputs
 
 
 @dataclass(frozen=True, slots=True)

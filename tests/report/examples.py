@@ -14,12 +14,13 @@ from unstick.critical.point import Kind, Point
 from unstick.critical.taylor import Profile
 from unstick.diagnosis.cause import HEALTHY, Cause
 from unstick.diagnosis.course import read_course
-from unstick.diagnosis.diagnosing import Diagnosis
+from unstick.diagnosis.diagnosing import Diagnosis, Pace
 from unstick.diagnosis.evidence import Evidence, Outcome, Steps
 from unstick.diagnosis.portrait import Layer, Portrait
 from unstick.diagnosis.rules import Support
 from unstick.diagnosis.signals import LayerState, Signals
 from unstick.diagnosis.stall import StalledRun
+from unstick.diagnosis.trials import Trial, TrialPlan
 from unstick.landscape.plane import Plane
 from unstick.problem.cost import Cost
 from unstick.spectrum.density import Density
@@ -54,6 +55,8 @@ __all__ = [
     "swapped",
     "trained",
     "training",
+    "treated",
+    "trial",
 ]
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028'\""
@@ -232,7 +235,69 @@ def evidence() -> Evidence:
     course = read_course([2.5 - 0.001 * k for k in range(200)])
     return Evidence(
         *(2.302, 0.0, math.log(10), True, course, signals, steps, point(), None),
-        *(arms, 2.2, 1800.0, ("no history of losses",), "complete"),
+        *(arms, 2.2, 12.0, 1800.0, ("no history of losses",), "complete"),
+    )
+
+
+def trial(
+    remedy: str,
+    *rows: Sequence[float],
+    ends: Sequence[float],
+    helped: bool = False,
+    outcome: str = "complete",
+    key: str = "",
+    updates: int = 80,
+    gradients: float = 8.0,
+) -> Trial:
+    """A remedy whose copies had these mean losses and ended there; going on stayed at 2.302."""
+    return Trial(
+        remedy=remedy,
+        about=f"every learning rate as “{remedy}” says",
+        loss_before=2.302,
+        losses_after=tuple(ends),
+        continue_losses=(2.302, 2.301, 2.303),
+        helped=helped,
+        cost=Cost(24_000, 3 * gradients, 0.3),
+        code='for group in optimizer.param_groups:\n    group["lr"] *= 10',
+        keeps_weights="start" not in remedy,
+        keeps_model=True,
+        gradients=gradients,
+        updates=updates,
+        curve=tuple(map(tuple, rows)),
+        continue_curve=tuple((2.302 + 0.001 * seed,) * 40 for seed in range(3)),
+        key=key or remedy,
+        seeds=(0, 1, 2),
+        outcome=outcome,
+    )
+
+
+def treated() -> Diagnosis:
+    """A stall that one remedy ended: of the others one was dropped, one blew up on a seed, on another batch size."""
+    fall = [[2.3 * 0.9 ** (k + seed) for k in range(40)] for seed in range(3)]
+    slow = [[3.0 - 0.01 * k + 0.1 * seed for k in range(20)] for seed in range(3)]
+    blown = [[2.3, 40.0, 1e30, math.nan], *([2.3 + 0.1 * k for k in range(10)],) * 2]
+    trials = (
+        trial("rate × 10", *fall, ends=(0.03, 0.02, 0.01), helped=True),
+        trial(
+            "new start", *slow, ends=(2.8, 2.9, 3.0), outcome="dropped", updates=20, gradients=2.0
+        ),
+        trial(
+            "rate × 1000 + batch × 16",
+            *blown,
+            ends=(math.nan, 3.2, 3.3),
+            outcome="dropped",
+            key="rate × 1000 & batch × 16",
+            updates=10,
+            gradients=2.0,
+        ),
+    )
+    untried = (("no clipping", "gradients are not clipped"),)
+    return replace(
+        diagnosis(),
+        portrait=None,
+        trials=trials,
+        untried=untried,
+        plan=TrialPlan(3, 96.0, 8.0, 20.0),
     )
 
 
@@ -445,6 +510,10 @@ def every_record() -> list[object]:
         replace(portrait(), density=None, lines=(), plane=None, outcome="interrupted"),
         whole,
         replace(whole, portrait=None, escape=None),
+        treated(),
+        treated().trials[-1],
+        TrialPlan(3, 96.0, 8.0, 20.0),
+        Pace(100, 0.3, 0.2, 0.27),
         demonstration(),
         TraceEstimate(3.2, 0.1, 20),
         Inertia(1, 0, 1, 1e-9, torch.tensor([-1.0, 1.0]).double(), agreed=True),

@@ -6,7 +6,16 @@ from base64 import b64encode
 
 import pytest
 
-from report.examples import demonstration, gallery, population, signal, swapped, trained, training
+from report.examples import (
+    demonstration,
+    gallery,
+    population,
+    signal,
+    swapped,
+    trained,
+    training,
+    treated,
+)
 from unstick.report.page import save
 
 pytestmark = pytest.mark.browser
@@ -122,6 +131,7 @@ def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(visit, width
         swapped(),
         signal(),
         gallery(),
+        treated(),
     ],
     ids=lambda record: type(record).__name__,
 )
@@ -152,6 +162,33 @@ def test_colors_follow_the_system_and_the_button_and_paper_is_light(visit):
     assert printed.startswith(b"%PDF")
     assert page.evaluate("window.printed") == ["light", light, 660]
     page.wait_for_function(f"{DRAWN} === 'dark'")
+
+
+def test_the_code_of_a_remedy_is_copied_by_the_keyboard(visit, tmp_path):
+    save(treated(), tmp_path / "report.html")
+    page = visit(tmp_path / "report.html", width=360)
+    page.evaluate("""() => {
+        navigator.clipboard.writeText = (text) => { window.kept = text; return Promise.resolve(); };
+    }""")
+
+    page.locator("#copy").focus()
+    page.keyboard.press("Enter")
+
+    page.wait_for_function("document.getElementById('copied').textContent === 'Copied'")
+    assert page.evaluate("window.kept") == treated().trials[0].code
+
+
+def test_without_a_clipboard_the_code_is_selected_instead(visit, tmp_path):
+    save(treated(), tmp_path / "report.html")
+    page = visit(tmp_path / "report.html")
+    page.evaluate(
+        "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }"
+    )
+
+    page.click("#copy")
+
+    page.wait_for_function("document.getElementById('copied').textContent === 'Selected'")
+    assert page.evaluate("window.getSelection().toString()") == treated().trials[0].code
 
 
 def test_without_javascript_the_page_says_so_and_keeps_its_numbers(visit):

@@ -105,7 +105,7 @@ def test_a_demonstration_shows_every_section_in_order():
 def test_a_section_without_data_is_left_out():
     bare = replace(diagnosis(), portrait=None, escape=None)
 
-    assert names(to_html(bare)) == ["arms", "units", "spectrum", "negative-end"]
+    assert names(to_html(bare)) == ["history", "arms", "units", "spectrum", "negative-end"]
 
 
 def test_the_verdict_comes_before_the_proof_and_the_proof_before_the_figures():

@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 
     from unstick import Run
 
-__all__ = ["check_free", "load_checkpoint", "read_state_dict", "save_checkpoint"]
+__all__ = [
+    "SAVED",
+    "check_free",
+    "load_checkpoint",
+    "read_state_dict",
+    "save_checkpoint",
+    "save_run",
+]
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
+SAVED = (".pt", ".pth")  # what holds an optimizer beside the model
 NAMES_LISTED = 4  # names of each kind that a refusal spells out
 WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 
@@ -64,14 +72,14 @@ def read_state_dict(path: Path) -> State:
     return cast(State, holds["model"]) if isinstance(holds.get("model"), Mapping) else holds
 
 
-def check_free(path: Path) -> None:
+def check_free(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
     """Refuse a place to save at before the work is done, not after.
 
     Raises:
         BadCheckpoint: Another suffix, a file that is there already, or no such folder.
     """
-    if path.suffix not in SUFFIXES:
-        raise BadCheckpoint(f"{path} is not called {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if path.suffix not in suffixes:
+        raise BadCheckpoint(f"{path} is not called {', '.join(suffixes[:-1])} or {suffixes[-1]}")
     if path.exists():
         raise BadCheckpoint(f"{path} exists and is not written over; choose another name")
     if not path.absolute().parent.is_dir():
@@ -98,6 +106,25 @@ def save_checkpoint(model: "nn.Module", path: Path) -> None:
                 file.write(save(state))
             else:
                 torch.save(state, file)
+    except OSError as error:
+        raise BadCheckpoint(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def save_run(run: "Run", path: Path) -> None:
+    """Write the state dicts of a run's model and optimizer to a new file, as ``model`` and ``optimizer``.
+
+    Raises:
+        BadCheckpoint: The file is there already or cannot be written.
+    """
+    import torch  # late, as above
+
+    check_free(path, SAVED)
+    state = {"model": run.problem.model.state_dict()}
+    if run.optimizer is not None:
+        state["optimizer"] = run.optimizer.state_dict()
+    try:
+        with path.open("xb") as file:
+            torch.save(state, file)
     except OSError as error:
         raise BadCheckpoint(f"{path} cannot be written: {error.strerror or error}") from None
 

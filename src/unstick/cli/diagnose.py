@@ -1,5 +1,6 @@
 """``unstick diagnose``: why a training is stuck, with the proof."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -7,8 +8,10 @@ import click
 import unstick
 from unstick.cli import options
 from unstick.cli.answers import deliver
-from unstick.cli.progress import expected, watching
+from unstick.cli.checkpoints import SAVED, check_free, save_run
+from unstick.cli.progress import expected, speaks, watching
 from unstick.cli.targets import load_run
+from unstick.errors import UnstickError
 
 __all__ = ["diagnose"]
 
@@ -26,7 +29,13 @@ __all__ = ["diagnose"]
     "--trials/--no-trials",
     default=True,
     show_default=True,
-    help="Restart where the point leads nowhere, to tell a floor of the model from a local minimum.",
+    help="Restart where the point leads nowhere, and try remedies from here beside going on: up to the larger of --budget "
+    "and three times the run on top.",
+)
+@click.option(
+    "--apply",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write model and optimizer with the best remedy that helped to this new .pt or .pth file.",
 )
 @options.budget(500)
 @options.seed
@@ -47,6 +56,7 @@ def diagnose(
     data_dir: Path | None,
     history: Path | None,
     trials: bool,
+    apply: Path | None,
     budget: int,
     seed: int,
     plan: bool,
@@ -58,19 +68,31 @@ def diagnose(
     """Why training is stuck at TARGET, with the proof.
 
     A TARGET that returns an unstick.Run with the optimizer, the batch size and the history of losses tells more: copies of
-    the run are trained on, unchanged and with one setting changed each. The model is left as it was. Pictures of the landscape are made for --html only and come on top of --budget.
+    the run are trained on, unchanged and with one setting changed each, and remedies for the cause are tried on copies. The
+    model is left as it was. Pictures of the landscape are made for --html only and come on top of --budget.
     """
+    if apply is not None:
+        check_free(apply, SAVED)
+        if not trials:
+            raise click.UsageError("--apply writes what was tried; --no-trials tries nothing")
     run = load_run(target, checkpoint=checkpoint, data_dir=data_dir)
+    if history is not None:
+        run = replace(run, history=unstick.RunTrace.read(history))
     if plan:
         told = unstick.plan_verdict(run.problem, budget=budget)
         deliver(told, told.outcome, as_json=as_json, html=html)
         return
-    with watching(expected(run.problem, budget), as_json=as_json, quiet=quiet) as progress:
+    from unstick.diagnosis.diagnosing import trial_budget  # with torch: late
+
+    promise = expected(run.problem, budget)
+    if trials and run.optimizer is not None:
+        promise += f"; remedies, if something holds it: up to {trial_budget(run, budget):,.0f} more"
+    with watching(promise, as_json=as_json, quiet=quiet) as progress:
         found = unstick.diagnose(
             run.problem,
             run.optimizer,
             batch_size=run.batch_size,
-            history=run.history if history is None else unstick.RunTrace.read(history),
+            history=run.history,
             scheduler=run.scheduler,
             clip_norm=run.clip_norm,
             trials=trials,
@@ -79,5 +101,13 @@ def diagnose(
             pictures=html is not None,
             progress=progress,
         )
+    helped = found.remedy
+    if apply is not None and helped is not None and speaks():
+        treated = unstick.treat(run, found)
+        save_run(treated, apply)
+        fits = "" if helped.keeps_model else ", and fits the model only after the code above"
+        click.echo(f"{apply} holds model and optimizer after: {helped.about}{fits}.", err=True)
     deliver(found, found.outcome, as_json=as_json, html=html)
+    if apply is not None and helped is None:
+        raise UnstickError(f"{apply} was not written: no remedy helped")
     context.exit(3 if fail_on_stall and found.stalled else 0)

@@ -21,6 +21,12 @@ __all__ = ["gallery"]
     show_default=True,
     help="Diagnose healthy trainings too, where nothing must be found.",
 )
+@click.option(
+    "--trials/--no-trials",
+    default=False,
+    show_default=True,
+    help="Try remedies on the stalls too, and train the best on beside the documented repair: four minutes a seed.",
+)
 @click.option("--list", "listed", is_flag=True, help="Say what there is, and do nothing else.")
 @options.html()
 @options.as_json
@@ -30,6 +36,7 @@ def gallery(
     seeds: int,
     seed: int,
     healthy: bool,
+    trials: bool,
     listed: bool,
     html: Path | None,
     as_json: bool,
@@ -47,6 +54,10 @@ def gallery(
         return
     with watching(None, as_json=as_json, quiet=quiet) as progress:
         told = measure_gallery(
-            seeds=range(seed, seed + seeds), names=names, healthy=healthy, progress=progress
+            seeds=range(seed, seed + seeds),
+            names=names,
+            healthy=healthy,
+            trials=trials,
+            progress=progress,
         )
     deliver(told, told.outcome, as_json=as_json, html=html)

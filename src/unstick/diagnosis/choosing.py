@@ -20,7 +20,12 @@ from unstick.diagnosis.cause import HEALTHY, Cause
 from unstick.diagnosis.evidence import FEW, Evidence
 from unstick.diagnosis.remedies import Remedy
 from unstick.diagnosis.rules import Support
-from unstick.diagnosis.surgery import NotPossible, hidden_activations, trailing_modules
+from unstick.diagnosis.surgery import (
+    NotPossible,
+    hidden_activations,
+    takes_shares_only,
+    trailing_modules,
+)
 
 __all__ = ["Choice", "choose", "draw_remedies", "remedy_of"]
 
@@ -301,13 +306,16 @@ class _Shelf:
     def _outputs(self, which: int) -> Remedy:
         names, output = trailing_modules(self.bench)
         offered = _outputs_for(self.bench.objective.loss, output)
+        if len(offered) > 1 and takes_shares_only(self.bench, output):
+            offered = offered[:1]
         if which >= len(offered):
             raise NotPossible("there is one output layer that the loss can take")
         new = offered[which]
         model = self.bench.objective.model
         if [type(model.get_submodule(name)) for name in names] == [type(new)]:
             raise NotPossible(f"the outputs are those of {type(new).__name__} already")
-        return r.outputs(names, new)
+        kinds = [f"{type(model.get_submodule(name)).__name__} ({name})" for name in names]
+        return r.outputs(names, new, told=" and ".join(kinds))
 
     def _unfrozen(self) -> Remedy:
         if all(p.requires_grad for p in self.bench.objective.model.parameters()):

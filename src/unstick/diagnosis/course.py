@@ -79,6 +79,7 @@ def read_course(history: Sequence[float] | RunTrace | None) -> Course | None:
         np.linspace(0, len(half) - 1, len(blocks)),
         blocks.mean() + slope * (np.arange(len(blocks)) - (len(blocks) - 1) / 2),
     )
+    scatter = float(np.std(half - line))
     changes = np.sign(np.diff(half))
     turns = changes[1:] * changes[:-1] < 0
     everything = np.array_split(known, min(2 * BLOCKS, len(known)))
@@ -91,10 +92,10 @@ def read_course(history: Sequence[float] | RunTrace | None) -> Course | None:
         highest=float(known.max()),
         trend=slope * (len(blocks) - 1),
         trend_error=error * (len(blocks) - 1),
-        scatter=float(np.std(half - line)),
+        scatter=scatter,
         swings=float(turns.mean()) if len(turns) else 0.0,
         curve=_curve(known),
-        stands_from=_stands_from(known),
+        stands_from=_stands_from(known, scatter),
     )
 
 
@@ -106,14 +107,13 @@ def _curve(known: np.ndarray) -> tuple[float, ...]:
     return tuple(float(part.mean()) for part in _parts(known)) if len(known) else ()
 
 
-def _stands_from(known: np.ndarray) -> int | None:
+def _stands_from(known: np.ndarray, scatter: float) -> int | None:
     """The first update whose part of the curve is as low as any later one, to a twentieth of it and to twice its error."""
     parts = _parts(known)
     begin = 0
     for k, part in enumerate(parts):
         mean, later = part.mean(), min(other.mean() for other in parts[k:])
-        error = part.std() / math.sqrt(len(part))
-        if mean - later <= max(0.05 * abs(mean), 2 * error):
+        if mean - later <= max(0.05 * abs(mean), 2 * scatter / math.sqrt(len(part))):
             return begin + 1 if k < len(parts) - 1 else None
         begin += len(part)
     return None

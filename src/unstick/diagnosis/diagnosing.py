@@ -18,12 +18,13 @@ from unstick.critical.point import Kind, Point
 from unstick.diagnosis.bench import Bench
 from unstick.diagnosis.cause import HEALTHY, Cause
 from unstick.diagnosis.choosing import Choice, choose
+from unstick.diagnosis.confirming import confirmed
 from unstick.diagnosis.evidence import Evidence, coupled_decay, gather
 from unstick.diagnosis.portrait import Portrait, paint
 from unstick.diagnosis.rules import Support, support
 from unstick.diagnosis.run import Run
 from unstick.diagnosis.trials import Tested, Trial, TrialPlan, plan_trials, run_trials
-from unstick.problem.cost import Cost
+from unstick.problem.cost import NOTHING, Cost
 from unstick.problem.problem import Problem
 from unstick.record import Fact, Record, number
 from unstick.trace import RunTrace
@@ -54,9 +55,6 @@ HEADLINES: Final[Mapping[Cause, str]] = {
     Cause.GRADIENT_NOISE_FLOOR: "The noise of small batches undoes what the gradient gains.",
     Cause.OVER_REGULARIZED: "Weight decay holds the parameters where the data would not.",
 }
-
-REFUTES = 0.05
-"""Part of the level by which a remedy must get below what was taken for a floor of the model."""
 
 SHOWN = 3
 """Trials that are told in full; the page shows all."""
@@ -122,6 +120,7 @@ class Diagnosis(Record):
     evidence: Evidence
     trials: tuple[Trial, ...] = ()  # the best first
     untried: tuple[tuple[str, str], ...] = ()  # remedy, and why it was not tried
+    trials_cost: Cost = NOTHING  # of all trials, with the copies that went on unchanged
     plan: TrialPlan | None = None  # what the trials could take, made before they began
     pace: Pace | None = None  # of a training that goes on
 
@@ -164,7 +163,7 @@ class Diagnosis(Record):
             facts += [("escape", self.escape.headline()), ("how", self.escape.outcome)]
         facts.append(("cost", str(self.cost)))
         if self.trials:
-            facts.append(("trials took", str(sum((trial.cost for trial in self.trials), Cost()))))
+            facts.append(("trials took", str(self.trials_cost)))
         if self.portrait is not None:
             facts.append(("pictures", f"{self.portrait.headline()} {self.portrait.cost}"))
         facts += [fact for fact in self.point.facts() if fact[0] == "note"]
@@ -244,7 +243,7 @@ def diagnose(
             progress=progress,
         )
         outcome = "interrupted" if tested.outcome == "interrupted" else outcome
-        causes = _refuted(causes, tested, evidence)
+        causes = confirmed(causes, tested, evidence)
     if pictures and outcome != "interrupted":
         portrait = paint(whole, point, tried, seed=seed, progress=progress)
         outcome = "interrupted" if portrait.outcome == "interrupted" else outcome
@@ -260,23 +259,10 @@ def diagnose(
         evidence=evidence,
         trials=tested.trials,
         untried=tested.skipped,
+        trials_cost=tested.cost,
         plan=tested.plan,
         pace=_pace(causes[0].cause, evidence),
     )
-
-
-def _refuted(
-    causes: tuple[Support, ...], tested: Tested, evidence: Evidence
-) -> tuple[Support, ...]:
-    """A floor of the model is none if a remedy got below it."""
-    helped = [trial for trial in tested.trials if trial.helped]
-    if causes[0].cause != Cause.MODEL_FLOOR or not helped:
-        return causes
-    if helped[0].loss_before - helped[0].loss_after < REFUTES * evidence.level:
-        return causes
-    told = f"it is no floor of the model: {helped[0].about} reached {number(helped[0].loss_after)}"
-    others = tuple(other for other in causes[1:] if other.cause not in HEALTHY)
-    return others or (Support(Cause.UNDECIDED, 0.0, (told,)),)
 
 
 def _pace(cause: Cause, evidence: Evidence) -> Pace | None:

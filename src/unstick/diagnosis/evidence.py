@@ -6,7 +6,7 @@ Does not answer: which cause that speaks for (``rules``).
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
 from unstick.trace import RunTrace
 
-__all__ = ["Evidence", "Outcome", "Steps", "coupled_decay", "gather"]
+__all__ = ["Evidence", "Outcome", "Steps", "coupled_decay", "gather", "in_step"]
 
 RESTARTS, RESTART_GRADIENTS = 3, 170.0
 """Restarts, and what each may cost where half of the run would not be dearer: 500 gradients in all, or three half runs."""
@@ -44,6 +44,9 @@ ARM_GRADIENTS = 16.0
 
 ARM_UPDATES = 400
 """Updates of an arm, at most: on small batches a gradient pays for many."""
+
+IN_STEP = 3.0
+"""Growth of the gain with ten times the rate that still counts as growing with it."""
 
 COUPLED = (
     "SGD",
@@ -85,6 +88,7 @@ class Outcome:
     loss: float  # of all data afterwards; nan where it blew up
     gain: float  # loss before − loss after; −inf where it blew up
     data_gain: float  # the same without weight decay
+    settled: float = math.nan  # mean batch loss over the last third of its updates
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -336,7 +340,11 @@ def _fill(
         if arm.blew_up:
             found[name] = Outcome(len(arm.losses), math.nan, -math.inf, -math.inf)
             return
-        found[name] = Outcome(len(arm.losses), arm.loss, loss - arm.loss, here - arm.data_loss)
+        last = arm.losses[-max(1, len(arm.losses) // 3) :]
+        settled = sum(last) / len(last)
+        found[name] = Outcome(
+            len(arm.losses), arm.loss, loss - arm.loss, here - arm.data_loss, settled
+        )
 
     changes: dict[str, dict[str, Any]] = {
         "continue": {},
@@ -363,6 +371,20 @@ def _fill(
         size = change.get("batch", 1.0)
         updates = min(limit, bench.updates_for(each, batch=size))
         told(name, bench.go_on(updates, seed=seed, **change))
+    if in_step(found):  # ten times the rate pays ten times as much up to here
+        updates = min(limit, bench.updates_for(each))
+        told("rate × 1000", bench.go_on(updates, seed=seed, rate=1000.0))
+
+
+def in_step(arms: Mapping[str, Outcome]) -> bool:
+    """Whether gains grow with the rate over two decades: then all of these rates are far below what the surface bears."""
+    gains = [
+        arms[name].gain if name in arms else math.nan
+        for name in ("continue", "rate × 10", "rate × 100")
+    ]
+    return all(math.isfinite(g) for g in gains) and 0 < IN_STEP**2 * gains[0] < IN_STEP * gains[
+        1
+    ] < gains[2] * (1 + 1e-9)
 
 
 def _steps(run: Run, bench: Bench, point: Point | None) -> Steps | None:

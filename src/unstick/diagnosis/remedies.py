@@ -33,8 +33,7 @@ __all__ = ["GROUPS", "Remedy"]
 
 GROUPS: Final = {
     "model": "the model itself is changed",
-    "start": "parameters are drawn anew",
-    "place": "parameters are moved",
+    "place": "parameters are moved, or drawn anew",
     "objective": "what is minimized is changed",
     "step": "the step is changed",
     "batch": "batches have another size",
@@ -363,7 +362,7 @@ def new_start(scheme: str) -> Remedy:
     return Remedy(
         "new start",
         f"all weights drawn anew ({scheme}), the optimizer's memory emptied",
-        "start",
+        "place",
         change,
         f'unstick.training.initialize(model, "{scheme}", seed=0)\n'
         "optimizer.state.clear()\n"
@@ -388,7 +387,7 @@ def best_start(points: int) -> Remedy:
     return Remedy(
         "best of many starts",
         f"the best of {points} random parameter vectors",
-        "start",
+        "place",
         change,
         "theta = problem.parameters()\n"
         f"starts = max(1.0, float(theta.abs().max())) * torch.randn({points}, len(theta), dtype=theta.dtype)\n"
@@ -426,7 +425,7 @@ def revive(signals: Signals) -> Remedy:
     return Remedy(
         "dead units anew",
         f"the weights of {sum(map(len, dead.values()))} dead units drawn anew",
-        "start",
+        "place",
         change,
         f"dead = {{{listed}}}\n"
         "with torch.no_grad():\n"
@@ -486,8 +485,8 @@ def activations(names: Sequence[str], kind: type[nn.Module]) -> Remedy:
     )
 
 
-def outputs(names: Sequence[str], new: nn.Module) -> Remedy:
-    """Another output in the place of what stands behind the last layer."""
+def outputs(names: Sequence[str], new: nn.Module, *, told: str) -> Remedy:
+    """Another output in the place of what stands behind the last layer, which ``told`` names."""
     kind = type(new).__name__
     made = f"torch.nn.{new!r}"
 
@@ -498,10 +497,10 @@ def outputs(names: Sequence[str], new: nn.Module) -> Remedy:
     code = _exchanged(names[:1], made)
     if names[1:]:
         code += "\n" + _exchanged(names[1:], "torch.nn.Identity()")
-    told = "nothing" if isinstance(new, nn.Identity) else kind
+    plain = isinstance(new, nn.Identity)
     return Remedy(
-        "plain outputs" if told == "nothing" else f"{kind} outputs",
-        f"{told} behind the last layer, in place of {' and '.join(names)}",
+        "plain outputs" if plain else f"{kind} outputs",
+        f"{'nothing' if plain else kind} behind the last layer, in place of {told}",
         "model",
         change,
         code,

@@ -14,7 +14,8 @@ from typing import Final
 
 from unstick.critical.point import Kind
 from unstick.diagnosis.cause import Cause
-from unstick.diagnosis.evidence import Evidence
+from unstick.diagnosis.course import BLOCKS
+from unstick.diagnosis.evidence import Evidence, in_step
 from unstick.record import number
 
 __all__ = ["Support", "support"]
@@ -29,6 +30,21 @@ PACE = 0.05
 LEARNED = 0.12
 """Part of the level below which a training has learned its task: what holds it then is no stall."""
 
+
+CUT = 0.1
+"""Part of the level that bounded outputs must keep from the loss to count."""
+
+FEW, ALONE = 8, 1.7
+"""With batches of so many samples, what a lower rate gains so many times more than larger batches is the rate's."""
+
+NOTHING = 1e-6
+"""Part of the level that a step along negative curvature must gain for a saddle to lead anywhere."""
+
+SHRINKS = 2.0
+"""Power of e by which weight decay alone may shrink weights over a run before it is held against the training."""
+
+SPREAD, OFFSET = 300.0, 30.0
+"""Deviations of features beside each other, and a feature's mean beside its deviation, beyond which steps suit none or one."""
 
 EARLY = 100
 """Updates before which a training that moves at all is not called stalled: half of them say too little about the other."""
@@ -104,6 +120,7 @@ EXPLAINS: Final[Mapping[Cause, tuple[Cause, ...]]] = {
         Cause.SATURATED_UNITS,
     ),
     Cause.UNSCALED_INPUTS: (
+        Cause.DEAD_UNITS,
         Cause.LEARNING_RATE_TOO_SMALL,
         Cause.LEARNING_RATE_TOO_LARGE,
         Cause.SATURATED_UNITS,
@@ -122,7 +139,21 @@ EXPLAINS: Final[Mapping[Cause, tuple[Cause, ...]]] = {
     Cause.GRADIENT_CLIPPING: (Cause.LEARNING_RATE_TOO_SMALL, Cause.ILL_CONDITIONED_VALLEY),
     Cause.GRADIENT_NOISE_FLOOR: (Cause.LEARNING_RATE_TOO_LARGE,),
     Cause.LEARNING_RATE_TOO_LARGE: (Cause.NON_FINITE, Cause.MODEL_FLOOR),
-    Cause.SATURATED_UNITS: (Cause.LEARNING_RATE_TOO_SMALL, Cause.ILL_CONDITIONED_VALLEY),
+    Cause.SATURATED_UNITS: (
+        Cause.LEARNING_RATE_TOO_SMALL,
+        Cause.ILL_CONDITIONED_VALLEY,
+        Cause.DEAD_UNITS,
+        Cause.STRICT_SADDLE,
+        Cause.DEGENERATE_POINT,
+        Cause.MODEL_FLOOR,
+        Cause.VANISHING_GRADIENT,
+    ),
+    Cause.DEGENERATE_POINT: (
+        Cause.STRICT_SADDLE,
+        Cause.SYMMETRIC_UNITS,
+        Cause.MODEL_FLOOR,
+        Cause.LEARNING_RATE_TOO_SMALL,
+    ),
     Cause.SYMMETRIC_UNITS: (Cause.LEARNING_RATE_TOO_SMALL, Cause.ILL_CONDITIONED_VALLEY),
 }
 """A cause with strength ½ or more comes before what it explains, unless that is stronger by more than ``DOUBT``."""
@@ -161,6 +192,15 @@ def _progressing(e: Evidence) -> Support | None:
             reasons.append(
                 f"the second half of the run lowered the loss by {number(-course.trend)} ± "
                 f"{number(course.trend_error)}, which is {pace:.0%} of what is left"
+            )
+    on = e.arms.get("continue")
+    if course is not None and on is not None and math.isfinite(on.settled):
+        counts = 1 / max(1, course.finite // 2 // BLOCKS) + 1 / max(1, on.updates // 3)
+        gap = course.last - on.settled
+        if gap > 3 * course.scatter * math.sqrt(counts) and gap >= PACE * left:
+            strength = max(strength, 0.91)
+            reasons.append(
+                f"the batch losses of a copy trained on settle lower by {number(gap)}, which is {gap / left:.0%} of what is left"
             )
     gained = e.gain("continue")
     moving = gained is not None and math.isfinite(gained) and gained >= MATTERS / 4
@@ -204,6 +244,8 @@ def _dead(e: Evidence) -> Support | None:
         return None
     worst = max(e.signals.layers, key=lambda layer: layer.dead)
     told = f"{worst.dead:.0%} of the {worst.units} units of {worst.name} pass no gradient back for any sample"
+    if worst.saturated >= 0.6:  # so flat that not a bit of gradient is left
+        return Support(Cause.DEAD_UNITS, 0.6, (told,)) if worst.dead >= 0.5 else None
     if worst.dead >= 0.95:
         alive = (
             0.9 if _learning(e) else 1.0
@@ -219,9 +261,15 @@ def _dead(e: Evidence) -> Support | None:
 
 
 def _saturated(e: Evidence) -> Support | None:
-    if e.signals is None or not e.signals.layers or _learned(e):
+    if e.signals is None or _learned(e):
         return None
+    last = e.signals.output_saturated
+    if last >= 0.9 and e.stuck > 0.3 and not _learning(e):
+        told = f"{last:.0%} of the outputs sit where the last activation is flat"
+        return Support(Cause.SATURATED_UNITS, 0.96, (told,))
     layers = e.signals.layers
+    if not layers:
+        return None
     mean = sum(layer.saturated for layer in layers) / len(layers)
     worst = max(layers, key=lambda layer: layer.saturated)
     if worst.saturated < 0.6 or (mean < 0.8 and _learning(e)):
@@ -235,10 +283,16 @@ def _saturated(e: Evidence) -> Support | None:
 
 
 def _vanishing(e: Evidence) -> Support | None:
-    if e.signals is None or e.signals.shrinkage is None or _learning(e):
+    if e.signals is None or _learning(e):
         return None
+    steps = e.signals.through_time
+    if steps is not None and steps < 1e-4 and e.stuck > 0.8:
+        told = f"on its way back through the sequence the gradient shrinks to {number(steps)} of what it is where it is largest"
+        return Support(Cause.VANISHING_GRADIENT, 0.88, (told,))
     ratio = e.signals.shrinkage
-    if not 0 < ratio < 3e-3 or any(layer.dead >= 0.95 for layer in e.signals.layers):
+    if ratio is None or any(layer.dead >= 0.95 for layer in e.signals.layers):
+        return None
+    if not 0 < ratio < 3e-3:
         return None
     told = f"on its way back the gradient shrinks to {number(ratio)} of what it is at the output, unit for unit"
     return Support(Cause.VANISHING_GRADIENT, 0.9 if ratio < 1e-3 else 0.6, (told,))
@@ -260,10 +314,16 @@ def _inputs(e: Evidence) -> Support | None:
     if s is None or s.input_size is None or _learning(e):
         return None
     size = s.input_size
-    if 0.02 < size < 20 or size == 0:
-        return None
-    told = f"inputs have the size {number(size)} (root mean square); layers are initialized for about 1"
-    return Support(Cause.UNSCALED_INPUTS, 0.8 if not 0.005 < size < 50 else 0.6, (told,))
+    if not 0.02 < size < 20 and size != 0:
+        told = f"inputs have the size {number(size)} (root mean square); layers are initialized for about 1"
+        return Support(Cause.UNSCALED_INPUTS, 0.8 if not 0.005 < size < 50 else 0.6, (told,))
+    if s.input_spread is not None and s.input_spread > SPREAD:
+        told = f"the largest deviations of features are {number(s.input_spread)} times the smallest"
+        return Support(Cause.UNSCALED_INPUTS, 0.7, (told,))
+    if s.input_offset is not None and s.input_offset > OFFSET:
+        told = f"a feature lies {number(s.input_offset)} of its standard deviations from zero"
+        return Support(Cause.UNSCALED_INPUTS, 0.6, (told,))
+    return None
 
 
 def _targets(e: Evidence) -> Support | None:
@@ -277,16 +337,26 @@ def _targets(e: Evidence) -> Support | None:
 
 
 def _mismatch(e: Evidence) -> Support | None:
+    """Outputs that the model cannot give are held against the loss: how much of the way is cut off by that alone?"""
     s = e.signals
     if s is None or _learning(e):
         return None
-    if s.outputs_are_shares and s.loss_takes_scores:
-        told = "the outputs are shares that sum to one already, and the loss takes them for scores: it cannot come near zero"
-        return Support(Cause.LOSS_OUTPUT_MISMATCH, 0.92, (told,))
-    if s.outputs_one_sided:
-        told = "no output is negative, and many targets are"
-        return Support(Cause.LOSS_OUTPUT_MISMATCH, 0.6, (told,))
-    return None
+    reach = s.reach
+    if reach is None or reach.floor is None or reach.free is None or e.level <= 0:
+        return None
+    cut = (reach.floor - reach.free) / max(e.level, e.loss - reach.free)
+    if cut < CUT:
+        return None
+    kind = (
+        "are shares that sum to one"
+        if reach.shares
+        else f"lie between {number(reach.low)} and {number(reach.high)}"
+    )
+    told = (
+        f"whatever the parameters, outputs {kind}: with those the loss cannot fall below {number(reach.floor)}, with any "
+        f"outputs below {number(reach.free)}"
+    )
+    return Support(Cause.LOSS_OUTPUT_MISMATCH, 0.92 if cut > 2 * CUT else 0.85, (told,))
 
 
 def _too_large(e: Evidence) -> Support | None:
@@ -319,6 +389,12 @@ def _too_large(e: Evidence) -> Support | None:
             f"with a tenth of the rate a copy gained {smaller:.1%} of the whole way, unchanged {_gained(same)}"
         )
         strength = max(strength, 0.75)
+    held = _settles(e, "rate ÷ 10")
+    if held is not None and held > 2 * MATTERS and not _learning(e) and strength < 0.75:
+        reasons.append(
+            f"with a tenth of the rate the batch losses settle lower, by {held:.1%} of the whole way"
+        )
+        strength = 0.75
     if (
         course is not None
         and not course.blew_up
@@ -344,6 +420,16 @@ def _too_small(e: Evidence) -> Support | None:
     if same is None or not gains or not math.isfinite(same):
         return None
     best = max(gains)
+    if in_step(e.arms):
+        thousand = e.gain("rate × 1000")
+        if thousand is not None and math.isfinite(thousand):
+            best = max(best, thousand)
+        if best > MATTERS / 10:
+            told = (
+                f"gains grow with the rate: unchanged {same:.2%} of the whole way, at ten times the rate {ten:.2%}, at a "
+                f"hundred {hundred:.2%}, at most {best:.1%}"
+            )
+            return Support(Cause.LEARNING_RATE_TOO_SMALL, 0.85 if best > MATTERS else 0.75, (told,))
     if best < MATTERS or best < 4 * max(same, 0.0):
         return None
     if ten is not None and not math.isfinite(ten):
@@ -385,10 +471,20 @@ def _valley(e: Evidence) -> Support | None:
         return None
     if left < 1e-6 * e.level or (e.course is not None and e.course.updates < EARLY):
         return None
-    if momentum.gain < PACE * left or momentum.gain < 4 * max(same.gain, 0.0):
+    if momentum.gain < 4 * max(same.gain, 0.0):
         return None
     if math.isfinite(ten.gain) and ten.gain > 0.5 * momentum.gain:
         return None  # a higher rate does as well: the rate is what is wrong
+    if momentum.gain < PACE * left:
+        slow = same.gain > 1e-6 * left and e.steps.momentum == 0 and not _learning(e)
+        if not slow or momentum.gain < 3e-4 * left:
+            return None
+        told = (
+            f"going on unchanged lowers the loss by {same.gain / left:.2%} of what is left, momentum "
+            f"{momentum.gain / same.gain:.2g} times as fast, and ten times the rate does not: the rate is "
+            f"{number(e.steps.sharpness)} of what the sharpest direction bears"
+        )
+        return Support(Cause.ILL_CONDITIONED_VALLEY, 0.75, (told,))
     told = (
         f"momentum lowered the loss by {momentum.gain / left:.0%} of what is left, going on unchanged by "
         f"{same.gain / left:.1%}, and ten times the rate did not; the rate is {number(e.steps.sharpness)} of what the "
@@ -406,6 +502,9 @@ def _noise(e: Evidence) -> Support | None:
         return None
     told = f"with batches 16 times as large a copy gained {large:.1%} of the whole way, unchanged {_gained(same)}"
     sure = smaller is not None and smaller > same
+    here, lower = _settles(e, "batch × 16"), _settles(e, "rate ÷ 10")
+    if here is not None and lower is not None and e.steps is not None:
+        sure = sure and not (e.steps.batch_size >= FEW and lower > ALONE * here)
     strength = (0.94 if large - same > 4 * MATTERS else 0.85) if sure else 0.6
     return Support(Cause.GRADIENT_NOISE_FLOOR, strength, (told,))
 
@@ -415,6 +514,10 @@ def _regularized(e: Evidence) -> Support | None:
         return None
     alone, both = e.without_decay, e.point
     free = e.arms.get("no decay")
+    shrunk = _shrunk(e)
+    if shrunk > SHRINKS and e.stuck > 0.5:
+        told = f"over the run weight decay by itself shrinks every weight by e^−{number(shrunk, 2)}"
+        return Support(Cause.OVER_REGULARIZED, 0.86, (told,))
     if free is not None and e.level > 0 and free.data_gain > 3 * MATTERS * e.level:
         same = e.arms["continue"].data_gain if "continue" in e.arms else 0.0
         if free.data_gain > 2 * max(same, 0.0):
@@ -433,12 +536,21 @@ def _regularized(e: Evidence) -> Support | None:
     return None
 
 
+def _shrunk(e: Evidence) -> float:
+    """Updates · rate · decay: the power of e by which decay alone shrinks weights; 0 where decay is rescaled with the step."""
+    steps, course = e.steps, e.course
+    if steps is None or course is None or (steps.adaptive and not steps.decoupled):
+        return 0.0
+    speed = steps.decoupled or steps.coupled / (1 - min(steps.momentum, 0.99))
+    return course.updates * steps.rate * speed
+
+
 def _saddle(e: Evidence) -> Support | None:
     p = e.point
     if _learning(e):
         return None
     if p.kind in (Kind.SADDLE, Kind.MAXIMUM):
-        return Support(Cause.STRICT_SADDLE, 0.95, (p.proof,))
+        return Support(Cause.STRICT_SADDLE, 0.6 if _pays_nothing(e) else 0.95, (p.proof,))
     gains = [g for g in map(e.gain, e.arms) if g is not None and math.isfinite(g)]
     pays = p.curvature_decrease / e.level if e.level > 0 else 0.0
     if (
@@ -458,9 +570,22 @@ def _saddle(e: Evidence) -> Support | None:
 
 def _degenerate(e: Evidence) -> Support | None:
     p = e.point
-    if p.kind != Kind.DEGENERATE or p.escape_direction is None or _learning(e):
+    if _learning(e):
+        return None
+    if p.kind == Kind.SADDLE and _pays_nothing(e):
+        told = (
+            f"negative curvature is proved, but so small that following it lowers the loss by {number(p.curvature_decrease)}: "
+            "second order does not lead away from here"
+        )
+        return Support(Cause.DEGENERATE_POINT, 0.9, (told,))
+    if p.kind != Kind.DEGENERATE or p.escape_direction is None:
         return None
     return Support(Cause.DEGENERATE_POINT, 0.9, (p.proof,))
+
+
+def _pays_nothing(e: Evidence) -> bool:
+    """Whether a saddle's negative curvature is one of rounding: following it gains nothing to speak of."""
+    return e.level > 0 and e.point.curvature_decrease < NOTHING * e.level
 
 
 def _minimum(e: Evidence) -> Support | None:
@@ -509,6 +634,15 @@ def _ahead(changed: float, same: float) -> bool:
 
 def _gained(share: float) -> str:
     return f"{share:.1%}" if math.isfinite(share) else "it blew up"
+
+
+def _settles(e: Evidence, arm: str) -> float | None:
+    """How much lower an arm's batch losses end than those of going on, as a part of the level."""
+    one, same = e.arms.get(arm), e.arms.get("continue")
+    if one is None or same is None or e.level <= 0:
+        return None
+    gap = (same.settled - one.settled) / e.level
+    return gap if math.isfinite(gap) else None
 
 
 def _names(names: tuple[str, ...]) -> str:

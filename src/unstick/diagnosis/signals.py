@@ -9,7 +9,6 @@ Units are judged by what they do on samples, not by the names of their layers.
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
+from unstick.diagnosis.constant import constant_loss
+from unstick.diagnosis.reach import Reach, reach_of
 from unstick.errors import BadData
 from unstick.problem.batches import Batch, leaves, size_of
 from unstick.problem.problem import Problem
@@ -28,22 +29,11 @@ SAMPLES = 256
 NUDGE = 1e-3  # relative change of the parameters that tells a unit at rest from one that a zero weight hides
 SMALL = (1e-6, 1e-2)  # a zero is nudged as a number between these is
 FLAT = 0.01  # part of its steepest slope below which an activation counts as saturated
+STEPS = 8  # of a sequence from which on a gradient may vanish through time
 LISTED = 4096  # most dead units that are told one by one
 
 CHANNELS = (_ConvNd, _NormBase, nn.GroupNorm, nn.PReLU)  # their units are the second axis
 FEATURES = (nn.Linear, nn.Bilinear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)  # the last one
-
-HALVINGS = 40
-LOGITS = 40.0  # beyond it a sigmoid is 0 or 1 to float64
-CLASSIFYING = (nn.CrossEntropyLoss, nn.NLLLoss)
-ELEMENTWISE = (
-    nn.MSELoss,
-    nn.L1Loss,
-    nn.SmoothL1Loss,
-    nn.HuberLoss,
-    nn.BCELoss,
-    nn.BCEWithLogitsLoss,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +61,9 @@ class Signals:
     still_share: float  # part of all parameters that lie in tensors of ``stays_still``
     shrinkage: float | None  # gradient at the first layer with parameters over that at the last
     input_size: float | None  # root mean square of floating-point inputs
-    input_spread: float | None  # largest over smallest standard deviation of features that vary
+    input_spread: (
+        float | None
+    )  # large over small standard deviations of features: quantiles 95 and 5 %
     target_size: float | None  # root mean square of floating-point targets
     output_size: float | None  # root mean square of outputs
     outputs_are_shares: bool  # outputs of each sample are not negative and sum to one
@@ -86,6 +78,14 @@ class Signals:
     samples: int = (
         0  # looked at for layers and sizes: of the first batch alone where batches do not join
     )
+    input_offset: float | None = (
+        None  # largest |mean| over standard deviation of features that vary
+    )
+    output_saturated: float = 0.0  # share of outputs that sit where the last activation is flat
+    through_time: float | None = (
+        None  # gradient at the step of a sequence where it is least over where it is largest
+    )
+    reach: Reach | None = None  # what outputs the model can give at all
 
 
 def read_signals(problem: Problem, *, seed: int) -> Signals:
@@ -126,8 +126,12 @@ def read_signals(problem: Problem, *, seed: int) -> Signals:
         loss_takes_scores=_takes_scores(part, theta, batch),
         outputs_constant=_constant(watched.output),
         outputs_one_sided=_one_sided(watched.output, targets),
-        constant_loss=_constant_loss(problem, watched.output),
+        constant_loss=constant_loss(problem, watched.output),
         samples=(size_of(batch) or 1) if leaves(batch) else 0,
+        input_offset=_offset(inputs),
+        output_saturated=_output_saturated(watched),
+        through_time=_through_time(moved),
+        reach=reach_of(part, batch, watched.output, generator),
     )
 
 
@@ -148,6 +152,7 @@ class _Seen:
 class _Watched:
     calls: list[_Seen]
     output: Tensor | None
+    steps: list[Tensor]  # norms of the gradient at the inputs of recurrent layers, step by step
 
 
 def _watch(problem: Problem, theta: Tensor, batch: Batch) -> _Watched:
@@ -155,9 +160,24 @@ def _watch(problem: Problem, theta: Tensor, batch: Batch) -> _Watched:
     evaluation = problem.require_whole("diagnosis")
     calls: list[_Seen] = []
     final: list[Tensor] = []
+    steps: list[Tensor] = []
     names = {module: name for name, module in evaluation.model.named_modules()}
 
+    fed: list[tuple[Tensor, int]] = []  # into recurrent layers, and the axis of their steps
+
+    def feed(module: nn.Module, given: Any) -> Any:
+        x = given[0] if given else None
+        if not isinstance(module, nn.RNNBase) or not isinstance(x, Tensor) or x.ndim != 3:
+            return None
+        if not x.is_floating_point():
+            return None
+        x = x if x.requires_grad else x.detach().clone().requires_grad_()
+        fed.append((x, 1 if module.batch_first else 0))
+        return (x, *given[1:])
+
     def layer(module: nn.Module, _given: Any, output: Any) -> None:
+        if isinstance(module, nn.RNNBase):
+            output = output[0]
         if isinstance(output, Tensor) and output.is_floating_point() and output.ndim >= 1:
             own = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
             seen = _Seen(
@@ -167,6 +187,8 @@ def _watch(problem: Problem, theta: Tensor, batch: Batch) -> _Watched:
                 learns=own or output.requires_grad,
                 output=output.detach().clone(),  # kept from in-place activations
             )
+            if isinstance(module, nn.RNN) and module.nonlinearity == "tanh":
+                seen.slope = 1 - seen.output.square()
             calls.append(seen)
             if output.requires_grad:
                 output.register_hook(lambda g, s=seen: setattr(s, "gradient", g.detach()))
@@ -190,6 +212,7 @@ def _watch(problem: Problem, theta: Tensor, batch: Batch) -> _Watched:
             continue
         own = next(module.parameters(recurse=False), None) is not None
         hooks.append(module.register_forward_hook(layer if own else activation))
+        hooks.append(module.register_forward_pre_hook(feed))
     try:
         with evaluation.visit():
             point = theta.detach().requires_grad_()
@@ -197,14 +220,20 @@ def _watch(problem: Problem, theta: Tensor, batch: Batch) -> _Watched:
             def work() -> None:
                 loss = evaluation.objective.loss_of(batch)
                 if loss.requires_grad:
-                    torch.autograd.grad(loss, point, allow_unused=True)
+                    asked = [point, *(x for x, _ in fed)]
+                    found: Any = torch.autograd.grad(loss, asked, allow_unused=True)
+                    steps.extend(
+                        g.movedim(axis, 0).flatten(1).norm(dim=1)
+                        for (_, axis), g in zip(fed, found[1:], strict=True)
+                        if g is not None
+                    )
 
             evaluation.at(point, work)
             evaluation.meter.count("gradient", problem.samples or 1)
     finally:
         for hook in hooks:
             hook.remove()
-    return _Watched(calls, final[-1] if final else None)
+    return _Watched(calls, final[-1] if final else None, steps)
 
 
 def _slope(module: nn.Module, at: Tensor) -> Tensor | None:
@@ -306,6 +335,21 @@ def _shrinkage(watched: _Watched) -> float | None:
     return sizes[0] / sizes[-1]
 
 
+def _through_time(watched: _Watched) -> float | None:
+    """The lower quartile of the steps over the largest, in the worst recurrent layer; None for fewer than eight steps."""
+    ratios = [
+        float(norms.quantile(0.25) / norms.max())
+        for norms in watched.steps
+        if len(norms) >= STEPS and float(norms.max()) > 0
+    ]
+    return min(ratios, default=None)
+
+
+def _output_saturated(watched: _Watched) -> float:
+    last = watched.calls[-1].slope if watched.calls else None
+    return 0.0 if last is None else float((last < FLAT).double().mean())
+
+
 def _still(problem: Problem, thetas: Sequence[Tensor], seed: int) -> tuple[str, ...]:
     """Names of tensors whose gradient is exactly zero, on all samples together and on some alone."""
     layout = problem.layout
@@ -367,7 +411,20 @@ def _spread(inputs: Tensor | None) -> float | None:
         return None
     deviations = inputs.double().std(0)
     varying = deviations[deviations > 0]
-    return float(varying.max() / varying.min()) if len(varying) else None
+    if not len(varying):
+        return None
+    few, many = varying.quantile(0.05), varying.quantile(0.95)  # some pixels are almost never lit
+    return float(many / few)
+
+
+def _offset(inputs: Tensor | None) -> float | None:
+    if inputs is None or inputs.ndim != 2 or len(inputs) < 2:
+        return None
+    x = inputs.double()
+    deviations = x.std(0)
+    varying = deviations > 0
+    ratios = (x.mean(0).abs() / deviations)[varying]
+    return float(ratios.median()) if len(ratios) else None
 
 
 def _are_shares(outputs: Tensor | None) -> bool:
@@ -411,78 +468,3 @@ def _one_sided(outputs: Tensor | None, targets: Tensor | None) -> bool:
         return False
     cut = float(outputs.min()) == 0.0  # some output is cut off there
     return cut and bool((targets < 0).double().mean() > 0.1)
-
-
-def _constant_loss(problem: Problem, output: Tensor | None) -> float | None:
-    """The loss of the best constant output, where the loss is one of torch's on (inputs, targets).
-
-    Constant are the shares of classes, the same at all places of a sample, and each number of a sample's output.
-    """
-    evaluation = problem.require_whole("diagnosis")
-    given = evaluation.objective.loss
-    if type(given) not in (*CLASSIFYING, *ELEMENTWISE):  # a class made of these may mean another
-        return None
-    assert given is not None
-    loss: Any = deepcopy(given).to(evaluation.layout.device, torch.float64)
-    summed = loss.reduction == "sum"  # then the problem divides by the batch's weight
-    shares = [
-        share / weight if summed and weight else share
-        for share, weight in zip(evaluation.shares, evaluation.weights, strict=True)
-    ]
-    terms = [
-        (share, cast("Tensor", batch[1]))
-        for share, batch in zip(shares, evaluation.batches, strict=True)
-        if share > 0
-    ]
-    if not isinstance(loss, CLASSIFYING):
-        return _constant_numbers(loss, terms)
-    if output is None or output.ndim < 2:
-        return None
-    classes = output.shape[1]
-    weights = torch.stack([share * _class_weights(loss, y, classes) for share, y in terms]).sum(0)
-    return float(-torch.xlogy(weights, weights / weights.sum()).sum())
-
-
-def _class_weights(loss: nn.CrossEntropyLoss | nn.NLLLoss, targets: Tensor, classes: int) -> Tensor:
-    """The loss of a batch is −Σ aₖ log qₖ where all outputs have the shares q of classes; a [classes], float64."""
-    smooth = loss.label_smoothing if isinstance(loss, nn.CrossEntropyLoss) else 0.0
-    plain = torch.ones(classes, dtype=torch.float64, device=targets.device)
-    each = plain if loss.weight is None else loss.weight
-    if targets.is_floating_point():
-        counts = targets.double().movedim(1, -1).reshape(-1, classes).sum(0)
-        places = targets.numel() / classes
-        whole = places
-    else:
-        counted = targets[targets != loss.ignore_index].long()
-        counts = torch.bincount(counted, minlength=classes).double()
-        places, whole = float(counts.sum()), float((each * counts).sum())
-    mixed = each * ((1 - smooth) * counts + smooth / classes * places)
-    return mixed if loss.reduction == "sum" else mixed / whole
-
-
-def _constant_numbers(loss: nn.Module, terms: Sequence[tuple[float, Tensor]]) -> float | None:
-    """The least mean of a loss that is convex in each number of the output by itself."""
-    if len({y.shape[1:] for _, y in terms}) != 1:
-        return None
-
-    def reached(constant: Tensor) -> Tensor:
-        parts = [share * loss(constant.expand(y.shape), y.double()) for share, y in terms]
-        return torch.stack(parts).sum()
-
-    def slope(constant: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
-            at = constant.clone().requires_grad_()
-            return torch.autograd.grad(reached(at), at)[0]
-
-    low = torch.stack([y.amin(0) for _, y in terms]).amin(0).double()
-    high = torch.stack([y.amax(0) for _, y in terms]).amax(0).double()
-    if isinstance(loss, nn.BCEWithLogitsLoss):
-        low, high = torch.full_like(low, -LOGITS), torch.full_like(high, LOGITS)
-    if isinstance(loss, nn.MSELoss):  # its slope is a line: one step along it
-        falls, rises = slope(low), slope(high)
-        low = high = low - (high - low) * (falls / (rises - falls)).nan_to_num(0.0)
-    for _ in range(0 if isinstance(loss, nn.MSELoss) else HALVINGS):
-        middle = (low + high) / 2
-        falling = slope(middle) < 0
-        low, high = torch.where(falling, middle, low), torch.where(falling, high, middle)
-    return float(reached((low + high) / 2))

@@ -13,9 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from unstick.diagnosis.bench import Bench
+from unstick.diagnosis.reach import Given
 from unstick.problem.batches import Batch, take
+from unstick.problem.evaluation import REFUSALS
 
-__all__ = ["NotPossible", "exchange", "hidden_activations", "trailing_modules"]
+__all__ = [
+    "NotPossible",
+    "exchange",
+    "hidden_activations",
+    "takes_shares_only",
+    "trailing_modules",
+]
 
 SEEN = 8  # samples that a pass is followed on
 
@@ -25,7 +33,7 @@ class NotPossible(Exception):
 
 
 def trailing_modules(bench: Bench) -> tuple[list[str], Tensor]:
-    """What is called after the last layer with parameters, by name, and the model's outputs for a few samples.
+    """What changes numbers after the last layer with parameters, by name, and the model's outputs for a few samples.
 
     Raises:
         NotPossible: The last of them does not give the model's output, or the output is no tensor.
@@ -34,15 +42,32 @@ def trailing_modules(bench: Bench) -> tuple[list[str], Tensor]:
     if not isinstance(output, Tensor):
         raise NotPossible("the model's output is no tensor")
     last = max((k for k, call in enumerate(calls) if call.own), default=-1)
-    trailing = calls[last + 1 :]
-    names = [call.name for call in trailing]
-    if not names:
-        raise NotPossible("no module stands behind the last layer")
-    if trailing[-1].output is not output or len(set(names)) < len(names):
+    behind = calls[last + 1 :]
+    if calls and calls[-1].output is not output:
         raise NotPossible(
             "the forward pass goes on with functions behind its last module, which cannot be exchanged"
         )
+    names = [call.name for call in behind if call.changes]  # reshaping stays
+    if not names:
+        raise NotPossible("no activation stands behind the last layer")
+    if len(set(names)) < len(names):
+        raise NotPossible("a module behind the last layer is called more than once")
     return names, output
+
+
+def takes_shares_only(bench: Bench, output: Tensor) -> bool:
+    """Whether the loss cuts outputs off above 1, as one that wants probabilities and guards its logarithm."""
+    evaluation = bench.problem.require_whole("diagnosis")
+    batch = bench.data(bench.objective.model, _few(bench))
+    losses: list[float] = []
+    for value in (2.0, 3.0):
+        answer = Given(torch.full_like(output, value))
+        try:
+            with torch.no_grad():
+                losses.append(float(evaluation.objective.batch_loss(answer, batch)))
+        except REFUSALS:
+            return True
+    return losses[0] == losses[1]
 
 
 def hidden_activations(bench: Bench, kinds: tuple[type[nn.Module], ...]) -> list[str]:
@@ -67,8 +92,14 @@ def exchange(model: nn.Module, name: str, new: nn.Module) -> None:
 
 
 class _Call:
-    def __init__(self, name: str, module: nn.Module, output: Any) -> None:
+    def __init__(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
         self.name, self.module, self.output = name, module, output
+        before = given[0] if given else None
+        self.changes = not (
+            isinstance(before, Tensor)
+            and isinstance(output, Tensor)
+            and torch.equal(before.flatten(), output.flatten())
+        )
         self.own = next(module.parameters(recurse=False), None) is not None
 
 
@@ -80,7 +111,7 @@ def _follow(bench: Bench) -> tuple[list[_Call], Any]:
     final: list[Any] = []
 
     def called(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, _given, output: calls.append(_Call(name, module, output))
+        return lambda module, given, output: calls.append(_Call(name, module, given, output))
 
     hooks = [model.register_forward_hook(lambda _module, _given, output: final.append(output))]
     for name, module in model.named_modules():
@@ -98,6 +129,7 @@ def _follow(bench: Bench) -> tuple[list[_Call], Any]:
 
 
 def _few(bench: Bench) -> Batch:
+    """The first samples."""
     if not bench.samples:
         return bench.batch
     return take(bench.batch, torch.arange(min(SEEN, bench.samples)))

@@ -1,6 +1,6 @@
 """Remedies tried from the very checkpoint, beside going on unchanged, at equal cost.
 
-Answers: which remedy lowers the loss, on every seed, by more than going on differs between seeds?
+Answers: which remedy lowers the loss, in the median seed, by more than going on differs between seeds?
 Does not answer: which to try (``choosing``); where training ends after as long again.
 
 All remedies get a quarter of the length on three seeds; the best third goes on to half of it, and the best two to the
@@ -22,7 +22,7 @@ from unstick.diagnosis.copies import Copy
 from unstick.diagnosis.remedies import Remedy
 from unstick.diagnosis.surgery import NotPossible
 from unstick.errors import UnstickError
-from unstick.problem.cost import Cost
+from unstick.problem.cost import NOTHING, Cost
 from unstick.record import Fact, Record, number
 
 __all__ = ["SEEDS", "Tested", "Trial", "TrialPlan", "plan_trials", "run_trials"]
@@ -39,6 +39,9 @@ LEAST_UPDATES = 4  # of the first round
 POINTS = 40  # of a curve
 MATTERS = 0.01
 """Part of what is left that a remedy must gain over going on, where that is the same on every seed."""
+
+RESERVE = 0.98
+"""Part of the budget that is planned with: updates and batches come in whole numbers."""
 
 SIMPLER = 0.05
 """Part of the gain that a remedy may be behind the best and still comes first, if it changes less."""
@@ -59,7 +62,7 @@ class Trial(Record):
     loss_before: float  # of all data, as the rest here: without weight decay
     losses_after: tuple[float, ...]  # one a seed; nan where it blew up
     continue_losses: tuple[float, ...]  # of copies that went on unchanged, at the same cost
-    helped: bool  # lower than every one of those, by more than they differ
+    helped: bool  # the median is lower than every one of those, and than theirs by more than they deviate
     cost: Cost
     code: str  # the same for one's own model and optimizer
     keeps_weights: bool  # what was learned stays
@@ -120,6 +123,7 @@ class Tested:
     skipped: tuple[tuple[str, str], ...]
     plan: TrialPlan | None
     outcome: str  # "complete" or "interrupted"
+    cost: Cost = NOTHING  # of all, going on and what failed included
 
 
 def plan_trials(
@@ -142,7 +146,7 @@ def plan_trials(
     apart = 2 + SEEDS * (values + sum(prices) + JOINED * max(prices, default=0.0))
     shares = SEEDS * _copies(count)
     least = LEAST_UPDATES * one / ROUNDS[0]
-    each = min(length, (budget - apart) / shares, UPDATES * one / shares)
+    each = min(length, (RESERVE * budget - apart) / shares, UPDATES * one / shares)
     each = max(each, min(least, length))
     return TrialPlan(count, each * shares + apart, each, length)
 
@@ -185,6 +189,7 @@ def run_trials(
     Cost:
         As planned, and a loss for each copy and round.
     """
+    begin = bench.problem.spent
     arena = _Arena(bench, plan, left, seed, progress)
     skipped = dict(choice.skipped)
     outcome = "complete"
@@ -199,7 +204,8 @@ def run_trials(
         arena.round(2, FINALISTS)
     except KeyboardInterrupt:
         outcome = "interrupted"
-    return Tested(arena.trials(outcome), tuple(skipped.items()), plan, outcome)
+    cost = bench.problem.spent - begin
+    return Tested(arena.trials(outcome), tuple(skipped.items()), plan, outcome, cost)
 
 
 class _Entry:
@@ -313,7 +319,7 @@ class _Arena:
 
     def _trial(self, entry: _Entry, unchanged: _Entry, outcome: str) -> Trial:
         last, remedy = entry.last, entry.remedy
-        done = max(len(copy.losses) for copy in entry.copies)
+        done = min(self._updates(entry.copies[0], last), max(len(c.losses) for c in entry.copies))
         same = self._updates(unchanged.copies[0], last)
         whole = last == len(ROUNDS) - 1
         return Trial(
@@ -329,7 +335,7 @@ class _Arena:
             keeps_model="model" not in remedy.groups,
             gradients=self._lengths[last],
             updates=done,
-            curve=tuple(_curve(copy.losses) for copy in entry.copies),
+            curve=tuple(_curve(copy.losses[:done]) for copy in entry.copies),
             continue_curve=tuple(_curve(copy.losses[:same]) for copy in unchanged.copies),
             key=remedy.key,
             seeds=self._seeds,

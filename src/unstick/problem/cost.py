@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["WORK", "Cost"]
+__all__ = ["NOTHING", "WORK", "Cost"]
 
 WORK = {
     "value": 1 / 3,
@@ -43,3 +43,7 @@ class Cost:
     def __str__(self) -> str:
         """For people: ``12.3 gradients (17,654 samples) in 0.4 s``."""
         return f"{self.gradients:.1f} gradients ({self.samples:,} samples) in {self.seconds:.1f} s"
+
+
+NOTHING = Cost()
+"""The price of what was not done."""

@@ -16,7 +16,15 @@ from unstick.errors import BadData, BadModel
 from unstick.problem.batches import Batch, describe, size_of
 from unstick.problem.guard import unwrapped, visiting, wrappers
 
-__all__ = ["BatchLoss", "Objective", "known_lower_bound", "separable", "supervised", "weigher"]
+__all__ = [
+    "BatchLoss",
+    "Objective",
+    "as_module",
+    "known_lower_bound",
+    "separable",
+    "supervised",
+    "weigher",
+]
 
 BatchLoss = Callable[[nn.Module, Batch], Tensor]
 """A user's function from model and batch to a scalar."""
@@ -91,7 +99,7 @@ def supervised(loss: Loss) -> BatchLoss:
 
     Inputs may be a tensor, a sequence of arguments or a mapping of keyword arguments.
     """
-    elementwise = isinstance(_module(loss), ELEMENTWISE)
+    elementwise = isinstance(as_module(loss), ELEMENTWISE)
     called = (
         type(loss).__name__
         if isinstance(loss, nn.Module)
@@ -118,7 +126,7 @@ def supervised(loss: Loss) -> BatchLoss:
 
 def separable(loss: Loss) -> bool:
     """Whether the loss is known to be a mean over samples, so that they may be regrouped."""
-    return isinstance(_module(loss), (*ELEMENTWISE, *CLASSIFYING))
+    return isinstance(as_module(loss), (*ELEMENTWISE, *CLASSIFYING))
 
 
 def weigher(
@@ -132,7 +140,7 @@ def weigher(
     if weight is not None:
         given = weight
         return lambda batch: float(given(batch))
-    chosen = _module(loss)
+    chosen = as_module(loss)
     if isinstance(chosen, CLASSIFYING):
         return lambda batch: _denominator(chosen, _pair(batch)[1])
     return lambda batch: float(size_of(batch) or 1)
@@ -140,7 +148,7 @@ def weigher(
 
 def known_lower_bound(loss: Loss | None, targets: Sequence[Tensor]) -> float | None:
     """The value below which the loss cannot fall, where its form shows one: 0, or ``None``."""
-    loss = _module(loss)
+    loss = as_module(loss)
     if isinstance(loss, (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)):
         return 0.0
     if isinstance(loss, nn.CrossEntropyLoss):
@@ -152,7 +160,7 @@ def known_lower_bound(loss: Loss | None, targets: Sequence[Tensor]) -> float | N
     return None
 
 
-def _module(loss: Loss | None) -> nn.Module | None:
+def as_module(loss: Loss | None) -> nn.Module | None:
     """The loss as a module, where it is one or has one of the same meaning."""
     if loss is None or isinstance(loss, nn.Module):
         return loss

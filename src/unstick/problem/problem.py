@@ -24,6 +24,7 @@ from unstick.problem.noise import GradientNoise, gradient_noise
 from unstick.problem.objective import (
     BatchLoss,
     Objective,
+    as_module,
     known_lower_bound,
     separable,
     supervised,
@@ -142,7 +143,7 @@ class Problem:
             notes.append(f"the loss has reduction='sum': divided by {what}")
         wide = layout.dtype if layout.dtype.itemsize >= 4 else torch.float32
         blank = Evaluation(
-            objective=Objective(model, chosen, loss if isinstance(loss, nn.Module) else None),
+            objective=Objective(model, chosen, as_module(loss)),
             layout=layout,
             batches=[],
             weights=[],

@@ -36,6 +36,9 @@ __all__ = ["escape_figure", "history_figure", "line_figures", "run_figure"]
 HEADROOM = 4.0
 """Lines are cut above the point by this many times the deepest measured decrease."""
 
+FELL = 2.0
+"""A loss that was this many times its last did not stand."""
+
 
 def line_figures(
     lines: Sequence[Profile], escape: Escape | None, *, noise: float = 0.0
@@ -100,11 +103,14 @@ def history_figure(told: Diagnosis) -> Figure | None:
     course, pace = told.evidence.course, told.pace
     if course is None or not finite(course.curve):
         return None
-    stands = course.stands_from if told.cause not in HEALTHY and not course.blew_up else None
+    stands = None if told.cause in HEALTHY else _stands(course)
     levels = [] if pace is None else [pace.loss_now, pace.expected, pace.worry_above]
-    vertical, scale = loss_axis([*course.curve, *levels], "loss")
-    mean = "mean loss" if course.finite > len(course.curve) else "loss"
-    traces = [curve(_middles(course), course.curve, mean, "@measured")]
+    vertical, scale = loss_axis([*course.curve, *levels])
+    if not scale and 0 <= told.evidence.bound < min(course.curve):
+        vertical["rangemode"] = "tozero"  # noise of a loss that stands is no movement
+    width = course.finite / len(course.curve)
+    name = "mean loss" if width > 1 else "loss"
+    traces = [curve(_middles(course), course.curve, name, "@measured")]
     layout = figure_layout(showlegend=pace is not None or course.blew_up, yaxis=vertical)
     last, marked = course.updates, ""
     if course.blew_up:
@@ -118,14 +124,11 @@ def history_figure(told: Diagnosis) -> Figure | None:
         last += pace.updates
         marked = (
             f" Right of the dotted line, the next {counted(pace.updates, 'update')}: what to expect if the loss falls half "
-            "as fast as it did, and the mean above which that is no longer progress. Straight lines only join now and then."
+            "as fast as it did, and the mean above which that is no longer progress."
         )
     layout["xaxis"] = counting_axis("update", last)
-    width = course.finite / len(course.curve)
-    caption = (
-        f"{'Means of about' if width > 1 else 'The loss of each of'} {counted(round(width), 'update') if width > 1 else f'{course.finite:,} updates'}"
-        f"{' a point' if width > 1 else ''}, as they were given.{marked}{scale}"
-    )
+    each = f"the mean of about {round(width)} updates" if width > 1 else "one update"
+    caption = f"The losses that were given, a point {each}.{marked}{scale}"
     return Figure(
         "history", _history_title(course, stands, pace), caption, traces, layout, tall=340
     )
@@ -179,12 +182,21 @@ def _middles(course: Course) -> list[float]:
     return [end - (size - 1) / 2 for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
+def _stands(course: Course) -> int | None:
+    """The update from which the loss stands; nothing where it blew up, or fell since by what noise at first had hidden."""
+    first = course.stands_from
+    if first is None or course.blew_up:
+        return None
+    there = next(y for x, y in zip(_middles(course), course.curve, strict=True) if x >= first)
+    return None if course.last > 0 and there > FELL * course.last else first
+
+
 def _standing(first: int, last: int) -> Trace:
     """A shade from where the loss stands, and the words for it."""
     place = {"xref": "x", "yref": "paper", "x0": first, "x1": last, "y0": 0, "y1": 1}
     early = first < 0.6 * last
     words = {
-        "text": f"stands from update {first:,} on, or before",
+        "text": "the loss stands",
         "x": first if early else last,
         "xanchor": "left" if early else "right",
         "y": 1.02,
@@ -212,13 +224,10 @@ def _history_title(course: Course, stands: int | None, pace: Pace | None) -> str
     if course.blew_up:
         return f"The loss stopped being finite after update {course.finite:,}"
     if stands is not None:
-        return (
-            f"The loss stands from update {stands:,} on"
-            if stands > 1
-            else "The loss stands from the first update on"
-        )
+        since = f"update {stands:,} on, or before" if stands > 1 else "the first update on"
+        return f"The loss stands from {since}"
     if pace is not None:
-        return f"The loss is {amount(pace.loss_now)}, and about {amount(pace.expected)} is expected next"
+        return f"The loss is {amount(pace.loss_now)}; {amount(pace.expected)} is expected after {pace.updates:,} more updates"
     return f"The loss of {counted(course.updates, 'update')}"
 
 

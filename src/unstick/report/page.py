@@ -244,12 +244,11 @@ def _of_trials(diagnosis: Diagnosis) -> Iterable[Section]:
         trials_table(diagnosis),
         after=helped_told(diagnosis),
     )
-    untried = tuple(f"{name}: {why}" for name, why in diagnosis.untried)
     yield Section(
         "What was not tested",
         "",
         told=untested_told(diagnosis),
-        points=tuple(f"Not tried: {each}" for each in untried),
+        points=tuple(f"“{name}”: {why}" for name, why in diagnosis.untried),
     )
 
 
@@ -313,7 +312,7 @@ def _costs(record: Record) -> Iterable[tuple[str, Cost]]:
         case Diagnosis():
             yield "verdict and escape", record.cost
             if record.trials:
-                cost = sum((trial.cost for trial in record.trials), Cost())
+                cost = record.trials_cost
                 yield "remedies tried (own budget)", cost
             if record.portrait is not None:
                 yield "pictures (own budget)", record.portrait.cost

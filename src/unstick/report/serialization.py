@@ -71,6 +71,7 @@ TYPES: Mapping[str, str] = {
     "Portrait": "unstick.diagnosis.portrait",
     "Pretrained": "unstick.training.pretrained",
     "Profile": "unstick.critical.taylor",
+    "Reach": "unstick.diagnosis.reach",
     "Recipe": "unstick.training.recipe",
     "RunTrace": "unstick.trace",
     "Score": "unstick.training.samples",
@@ -85,6 +86,7 @@ TYPES: Mapping[str, str] = {
     "Trained": "unstick.training.loop",
     "Trial": "unstick.diagnosis.trials",
     "TrialPlan": "unstick.diagnosis.trials",
+    "Unsticking": "unstick.studies.gallery.unsticking",
 }
 """Every type that can be written, and the module it lives in; a module is imported when it is needed."""
 

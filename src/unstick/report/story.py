@@ -178,7 +178,7 @@ def _remedy_told(best: Trial) -> str:
         else " It changes the model: a checkpoint of the old one does not fit."
     )
     return (
-        f"{best.about[:1].upper()}{best.about[1:]}. In {counted(best.updates, 'update')} that took the loss from "
+        f"{best.about[:1].upper()}{best.about[1:]}. Training on for {counted(best.updates, 'update')} took the loss from "
         f"{amount(best.loss_before)} to {ended_at(best.losses_after)}, {seeds}; going on unchanged {beside}.{lost}{other}"
     )
 

@@ -106,7 +106,7 @@ def trials_figure(told: Diagnosis) -> Figure | None:
     which = f" Drawn: {drawn} of {len(told.trials)} remedies." if drawn < len(told.trials) else ""
     caption = (
         "Means of the batches' losses before each update, over what a copy took, so that batch sizes compare: thin a "
-        "seed, thick their median. Behind a name: the median loss of all the data at the end. Where a line ends early, "
+        "seed, thick their median. After a name: the median loss of all the data at the end. Where a line ends early, "
         f"its remedy was dropped.{which}{_broken_told(ways, lasted=bool(lasting))}{scale}"
     )
     across = axis("gradients that each copy took", rangemode="tozero", tickformat=",")
@@ -118,7 +118,11 @@ def trials_table(told: Diagnosis) -> Table | None:
     """Every trial, the best first; nothing where nothing was tried."""
     if not told.trials:
         return None
-    header = ("remedy", "loss after", "going on", "helped", "keeps", "length", "what it changes")
+    header = (
+        "remedy",
+        "loss after",
+        *("going on", "helped", "keeps", "length", "each seed", "what it changes"),
+    )
     return Table(header, tuple(map(_row, told.trials)), wraps=True)
 
 
@@ -126,13 +130,11 @@ def helped_told(told: Diagnosis) -> str:
     """What the words of the table mean, as far as they occur in it."""
     broken = any(not finite(trial.continue_losses) for trial in told.trials)
     alone = " Where going on blew up on every seed: below the loss before." if broken else ""
-    kept = [("weights", "what was learned stays")] * any(t.keeps_weights for t in told.trials)
-    kept += [("model", "a checkpoint still fits")] * any(t.keeps_model for t in told.trials)
-    keeps = f" Keeps: {', '.join(f'{what}, {why}' for what, why in kept)}." if kept else ""
     return (
-        f"Losses are of all the data, without weight decay: the median, then each seed; {amount(told.trials[0].loss_before)} "
+        f"Losses are of all the data, without weight decay: the median of the seeds, then each; {amount(told.trials[0].loss_before)} "
         "before. Helped: the median is below every copy that went on as long, and below their median by more than these "
-        f"deviate and by {MATTERS:.0%} of what is left of the loss.{alone}{keeps}"
+        f"deviate and by {MATTERS:.0%} of what is left of the loss.{alone} "
+        "Keeps weights: what was learned stays. Keeps model: a checkpoint still fits."
     )
 
 
@@ -146,11 +148,15 @@ def _untested(told: Diagnosis) -> Iterable[str]:
     if not trials:
         return
     longest = max(trials, key=lambda trial: trial.gradients)
-    run = "" if told.plan is None else f", the run so far {amount(number(told.plan.length, 3))}"
+    course, run = told.evidence.course, ""
+    if told.plan is not None and course is not None and not course.blew_up:
+        run = f"; the run so far took {amount(number(told.plan.length, 3))}"
     yield (
-        f"No copy was compared beyond {amount(number(longest.gradients, 3))} gradients "
-        f"({counted(longest.updates, 'update')}){run}: what comes later was not seen."
+        f"Copies were compared up to {amount(number(longest.gradients, 3))} gradients "
+        f"({counted(longest.updates, 'update')}){run}. What comes later was not seen."
     )
+    if told.evidence.missing:
+        yield "Remedies were chosen without what stands under “What was not known”."
     if dropped := [trial.remedy for trial in trials if trial.outcome == "dropped"]:
         less = "it had" if len(dropped) == 1 else "they had"
         yield f"{len(dropped)} of {len(trials)} were dropped early: {less} less time to show something."
@@ -164,9 +170,7 @@ def _untested(told: Diagnosis) -> Iterable[str]:
         "new samples."
     )
     if told.untried:
-        yield f"{counted(len(told.untried), 'remedy', 'remedies')} or kinds of them were not tried, for the reasons below."
-    if told.evidence.missing:
-        yield "The choice was made without what stands under “What was not known”."
+        yield "Not tried at all, and why:"
 
 
 def _ways(trials: Sequence[Trial]) -> list[_Way]:
@@ -196,18 +200,24 @@ def _ways(trials: Sequence[Trial]) -> list[_Way]:
 
 
 def _drawn(trials: Sequence[Trial]) -> list[Trial]:
-    """The best; one that was interrupted on the way has copies of unequal lengths, which are not known."""
-    usual = _usual(trials)
-    return [
-        trial
-        for trial in trials[:BEST]
-        if trial.outcome != "interrupted" or (trial.updates - 1) * usual <= trial.gradients
-    ]
+    """The best, but none that was interrupted on the way: its copies have unequal lengths, which are not known."""
+    return [trial for trial in trials[:BEST] if not _cut(trial, trials)]
+
+
+def _cut(trial: Trial, trials: Sequence[Trial]) -> bool:
+    """Whether its copies made updates after the losses that are known: more than another's of the same length."""
+    if trial.outcome != "interrupted" or _other_batch(trial):
+        return False
+    return any(
+        other.gradients == trial.gradients and other.updates < trial.updates
+        for other in trials
+        if finite(other.losses_after) and not _other_batch(other)
+    )
 
 
 def _usual(trials: Sequence[Trial]) -> float:
     """Gradients of an update on batches of the run, as the trials tell."""
-    known = [trial for trial in trials if not _other_batch(trial)] or trials
+    known = [each for each in trials if not _other_batch(each) and not _cut(each, trials)] or trials
     lasting = [trial for trial in known if finite(trial.losses_after)] or known
     return min(trial.gradients / max(1, trial.updates) for trial in lasting)
 
@@ -302,8 +312,8 @@ def _broken_told(ways: Sequence[_Way], *, lasted: bool) -> str:
     if not lost:
         return ""
     copies = counted(lost, "copy", "copies")
-    fits = "; the scale fits the others" if lasted else ""
-    return f" Crosses: {copies} that blew up, there at the latest{fits}."
+    fits = " The scale fits the others." if lasted else ""
+    return f" ✕: {copies} blew up, there at the latest.{fits}"
 
 
 def _range(values: Sequence[float], *, log: bool) -> list[float]:
@@ -319,7 +329,8 @@ def _title(told: Diagnosis) -> str:
         many = counted(len(told.trials), "remedy", "remedies")
         return f"None of {many} helped"
     went_on = ended_at(best.continue_losses)
-    return f"{best.remedy} reaches {ended_at(best.losses_after)}, going on unchanged {went_on}"
+    beside = went_on if went_on == "blew up" else f"reaches {went_on}"
+    return f"“{best.remedy}” reaches {ended_at(best.losses_after)}, going on unchanged {beside}"
 
 
 def _row(trial: Trial) -> tuple[str, ...]:
@@ -335,16 +346,11 @@ def _row(trial: Trial) -> tuple[str, ...]:
     )
     return (
         trial.remedy,
-        _seeds_told(trial.losses_after),
-        _seeds_told(trial.continue_losses),
+        ended_at(trial.losses_after),
+        ended_at(trial.continue_losses),
         "yes" if trial.helped else "no",
         "\n".join(keeps) or "neither",
         "\n".join(length).replace(" ", "\u00a0"),
+        ",\u00a0".join(amount(x) if math.isfinite(x) else "✕" for x in trial.losses_after),
         trial.about,
     )
-
-
-def _seeds_told(losses: Sequence[float]) -> str:
-    """The median, and under it every seed where they differ."""
-    each = [amount(number(loss, 3)) if math.isfinite(loss) else "✕" for loss in losses]
-    return f"{ended_at(losses)}\n({', '.join(each)})" if len(set(each)) > 1 else ended_at(losses)

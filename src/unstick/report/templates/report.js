@@ -36,7 +36,10 @@
         const listed = layout.showlegend === false ? [] : specification.traces.filter(function (trace) {
           return trace.showlegend !== false;
         });
-        layout.height += 14 * listed.length; // the legend takes a line for each
+        const lines = listed.reduce(function (sum, trace) {
+          return sum + (trace.name || "").split("<br>").length;
+        }, 0);
+        layout.height += 14 * lines; // of the legend
       } else {
         layout.height *= 0.75;
         const eye = layout.scene.camera.eye; // from farther off, so that the width holds it

@@ -12,6 +12,7 @@ from math import sqrt
 from statistics import median
 
 from unstick.diagnosis.cause import HEALTHY, Cause
+from unstick.diagnosis.diagnosing import diagnose
 from unstick.diagnosis.evidence import gather
 from unstick.diagnosis.rules import support
 from unstick.errors import BadRecipe, NonFinite
@@ -19,6 +20,7 @@ from unstick.record import Fact, Record, number
 from unstick.studies.gallery.healthy import STAGES, Healthy, Stage, all_healthy
 from unstick.studies.gallery.stall import Stall
 from unstick.studies.gallery.stalls import all_stalls
+from unstick.studies.gallery.unsticking import Unsticking, unstick_stall
 
 __all__ = ["Case", "GalleryResult", "measure_gallery", "wilson"]
 
@@ -37,6 +39,7 @@ class Case:
     accepted: tuple[Cause, ...]  # the right answers
     found: tuple[Cause, ...]  # ranked
     gradients: float  # what it cost, restarts included
+    unsticking: Unsticking | None = None  # where remedies were tried and a repair is documented
 
     @property
     def right(self) -> bool:
@@ -102,6 +105,7 @@ class GalleryResult(Record):
                     f"{number(median(c.gradients for c in self.healthy))} in the median healthy training",
                 ),
             ]
+        facts += _unsticking_facts([c.unsticking for c in self.stalls if c.unsticking is not None])
         confused = Counter(
             (case.accepted[0], case.found[0]) for case in self.stalls if not case.right
         )
@@ -123,6 +127,7 @@ def measure_gallery(
     seeds: Sequence[int] = (0,),
     names: Sequence[str] = (),
     healthy: bool = True,
+    trials: bool = False,
     progress: Progress | None = None,
 ) -> GalleryResult:
     """Train and diagnose every labelled training.
@@ -131,6 +136,8 @@ def measure_gallery(
         seeds: Of the trainings and the diagnoses.
         names: Only those whose names contain one of these; none: all.
         healthy: Whether healthy trainings are diagnosed too.
+        trials: Whether remedies are tried on the stalls, and their best trained on as long as the stalled run, beside the
+            documented repair, one constant answer, and as many remedies drawn at random.
         progress: Called with (stage, done, total).
 
     Returns:
@@ -140,7 +147,7 @@ def measure_gallery(
         BadRecipe: No training has such a name.
 
     Cost:
-        About two seconds a training on one core; the whole gallery with one seed takes ten minutes.
+        About two seconds a training on one core, twenty with trials; the whole gallery with one seed takes ten minutes.
     """
     begin = time.perf_counter()
     stalls = [s for s in all_stalls() if _chosen(s.name, names)]
@@ -158,7 +165,7 @@ def measure_gallery(
             for seed in seeds:
                 _tell(progress, done, total)
                 done += 1
-                case = _stalled(stall, seed)
+                case = _stalled(stall, seed, trials)
                 if case is None:
                     unstuck.append(f"{stall.name}, seed {seed}")
                 else:
@@ -191,7 +198,7 @@ def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _stalled(stall: Stall, seed: int) -> Case | None:
+def _stalled(stall: Stall, seed: int, trials: bool) -> Case | None:
     """The diagnosis of a stall; None where this seed does not stall."""
     try:
         run = stall.start(seed)
@@ -199,9 +206,43 @@ def _stalled(stall: Stall, seed: int) -> Case | None:
         return Case(stall.name, seed, "stalled", stall.causes, (Cause.NON_FINITE,), 0.0)
     if not stall.stalls(run):
         return None
-    evidence, _ = gather(run, budget=BUDGET, seed=seed)
-    causes = tuple(told.cause for told in support(evidence))
-    return Case(stall.name, seed, "stalled", stall.causes, causes, run.problem.spent.gradients)
+    if not trials:
+        evidence, _ = gather(run, budget=BUDGET, seed=seed)
+        causes = tuple(told.cause for told in support(evidence))
+        spent = run.problem.spent.gradients
+        return Case(stall.name, seed, "stalled", stall.causes, causes, spent)
+    told = diagnose(
+        run.problem,
+        run.optimizer,
+        batch_size=run.batch_size,
+        history=run.history,
+        scheduler=run.scheduler,
+        clip_norm=run.clip_norm,
+        budget=BUDGET,
+        seed=seed,
+        pictures=False,
+    )
+    causes = tuple(each.cause for each in told.causes)
+    reached = unstick_stall(stall, run, told, seed=seed)
+    return Case(stall.name, seed, "stalled", stall.causes, causes, told.cost.gradients, reached)
+
+
+def _unsticking_facts(found: Sequence[Unsticking]) -> list[Fact]:
+    """How many stalls the best remedy unsticks, and what the alternatives do."""
+    if not found:
+        return []
+    total = len(found)
+    facts = [
+        ("unstuck by the best trial", _share(sum(u.unstuck for u in found), total)),
+        ("by one constant answer", _share(sum(u.near(u.constant) for u in found), total)),
+        ("by the best of random ones", _share(sum(u.near(u.at_random) for u in found), total)),
+        (
+            "trials took",
+            f"{number(median(u.gradients for u in found))} gradients in the median stall",
+        ),
+    ]
+    over = sum(u.gradients > u.allowed for u in found)
+    return [*facts, ("over their budget", f"{over} of {total}")]
 
 
 def _healthy(training: Healthy, seed: int, stage: Stage) -> Case:

@@ -11,7 +11,7 @@ from typing import Final
 from unstick.diagnosis.bench import Bench
 from unstick.diagnosis.choosing import Choice, draw_remedies, remedy_of
 from unstick.diagnosis.copies import Copy
-from unstick.diagnosis.diagnosing import Diagnosis, try_remedies
+from unstick.diagnosis.diagnosing import Diagnosis, trial_budget, try_remedies
 from unstick.diagnosis.remedies import Remedy
 from unstick.diagnosis.run import Run
 from unstick.diagnosis.surgery import NotPossible
@@ -45,8 +45,8 @@ class Unsticking:
     at_random: (
         float  # the same after the best of as many remedies drawn at random, tried at the same cost
     )
-    gradients: float  # that the trials took
-    allowed: float  # that they might take
+    gradients: float  # that restarts and trials took
+    allowed: float  # that restarts and they might take
     tried: int
 
     def near(self, loss: float) -> bool:
@@ -80,8 +80,8 @@ def unstick_stall(stall: Stall, run: Run, told: Diagnosis, *, seed: int) -> Unst
         remedied=inf if best is None else _trained_on(stall, run, treat(run, told), seed),
         constant=_constant(stall, run, told, seed),
         at_random=inf if drawn is None else _trained_on(stall, run, treat(run, told, drawn), seed),
-        gradients=sum(trial.cost.gradients for trial in told.trials),
-        allowed=0.0 if told.plan is None else told.plan.gradients,
+        gradients=told.trials_cost.gradients + told.evidence.restart_gradients,
+        allowed=trial_budget(run, 500),
         tried=len(told.trials),
     )
 

@@ -17,7 +17,7 @@ from unstick.critical.escaping import Escape
 from unstick.diagnosis import remedies as r
 from unstick.diagnosis.bench import Bench
 from unstick.diagnosis.cause import HEALTHY, Cause
-from unstick.diagnosis.evidence import FEW, Evidence
+from unstick.diagnosis.evidence import FEW, Evidence, is_plain
 from unstick.diagnosis.remedies import Remedy
 from unstick.diagnosis.rules import Support
 from unstick.diagnosis.surgery import (
@@ -37,6 +37,9 @@ SURE = 0.9
 
 PROVED = 0.7
 """Strength of a floor of the model that restarts have confirmed; below, remedies may still refute it."""
+
+RECTIFYING = (*r.RECTIFIERS, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU)
+"""Activations that He's start is made for."""
 
 STARTS = 64
 """Random starts of a small problem that the best is taken of."""
@@ -113,6 +116,12 @@ class Choice:
 
     remedies: tuple[Remedy, ...]
     skipped: tuple[tuple[str, str], ...]  # remedy or kind of remedy, and why it was not tried
+
+    def without_dearest(self) -> "Choice":
+        """One remedy less: the one that takes most by itself, else the last."""
+        dearest = max(reversed(self.remedies), key=lambda remedy: remedy.price)
+        rest = tuple(remedy for remedy in self.remedies if remedy is not dearest)
+        return Choice(rest, (*self.skipped, (dearest.name, "the budget does not pay for it")))
 
 
 def choose(
@@ -232,9 +241,9 @@ class _Shelf:
             "outputs": lambda: self._outputs(0),
             "other outputs": lambda: self._outputs(1),
             "unfrozen": self._unfrozen,
-            "inputs": lambda: r.standardize(bench.batch, inputs=True, targets=False),
-            "targets": lambda: r.standardize(bench.batch, inputs=False, targets=True),
-            "standardized": lambda: r.standardize(bench.batch, inputs=True, targets=True),
+            "inputs": lambda: self._standardize(inputs=True, targets=False),
+            "targets": lambda: self._standardize(inputs=False, targets=True),
+            "standardized": lambda: self._standardize(inputs=True, targets=True),
             "highest rate": self._highest_rate,
             "highest rate ÷ 10": lambda: self._highest_rate(0.1),
             "warm-up": self._warm_up,
@@ -268,14 +277,19 @@ class _Shelf:
         return whole
 
     def _one(self, name: str) -> Remedy:
-        kind, _, value = name.rpartition(" ")
-        if name in self._basic:
-            made = self._basic[name]()
-        elif kind == "Adam":
-            made = self._adam(float(value))
-        else:
-            made = r.rate(float(value) if kind.endswith("×") else 1 / float(value))
-        return replace(made, key=name)
+        made = self._basic.get(name)
+        if made is not None:
+            return replace(made(), key=name)
+        kind, _, told = name.rpartition(" ")
+        try:
+            value = float(told)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < math.inf or kind not in ("rate ×", "rate ÷", "Adam"):
+            raise NotPossible(f"no remedy is called {name!r}")
+        if kind == "Adam":
+            return replace(self._adam(value), key=name)
+        return replace(r.rate(value if kind == "rate ×" else 1 / value), key=name)
 
     def _escape(self) -> Remedy:
         if self.tried is None or not self.tried.moved or self.tried.direction is None:
@@ -286,11 +300,11 @@ class _Shelf:
         return r.move_to(to, self.tried.outcome)
 
     def _new_start(self) -> Remedy:
-        modules = list(self.bench.objective.model.modules())
-        rectified = any(
-            isinstance(m, (*r.RECTIFIERS, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU)) for m in modules
-        )
-        return r.new_start("he" if rectified else "xavier")  # fmt: skip
+        model = self.bench.objective.model
+        if all(p.ndim < 2 for p in model.parameters()):
+            return r.new_start(None)
+        rectified = any(isinstance(module, RECTIFYING) for module in model.modules())
+        return r.new_start("he" if rectified else "xavier")
 
     def _best_start(self) -> Remedy:
         if self.bench.problem.n > FEW:
@@ -302,6 +316,16 @@ class _Shelf:
         if signals is None or not any(layer.dead_units for layer in signals.layers):
             raise NotPossible("no unit is dead")
         return r.revive(signals)
+
+    def _standardize(self, *, inputs: bool, targets: bool) -> Remedy:
+        optimizer = self.bench.run.optimizer
+        return r.standardize(
+            self.bench.batch,
+            inputs=inputs,
+            targets=targets,
+            plain=optimizer is not None and is_plain(optimizer),
+            squared=isinstance(self.bench.objective.loss, nn.MSELoss),
+        )
 
     def _outputs(self, which: int) -> Remedy:
         names, output = trailing_modules(self.bench)
@@ -326,7 +350,7 @@ class _Shelf:
         steps = self.evidence.steps
         if steps is not None and steps.adaptive:
             raise NotPossible(f"{steps.optimizer} is adaptive already: its rate is tried alone")
-        return r.adam(value, weight_decay=0.0 if steps is None else steps.coupled)
+        return r.adam(value)
 
     def _momentum(self, value: float, multiple: float) -> Remedy:
         optimizer = self.bench.run.optimizer

@@ -8,7 +8,7 @@ a scheduler is not stepped, since whether it was called at updates or epochs is 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from unstick.problem.batches import take
 from unstick.problem.guard import devices_of, put_back_randomness, seed_randomness
 from unstick.problem.layout import layout_of
+from unstick.training.normalization import hand_over
 from unstick.training.order import BatchOrder, generator_for
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Copy:
         self.warmup = 0  # updates over which the rate rises to what it is
         self.losses: list[float] = []  # of the batches, before each update
         self._order: BatchOrder | None = None
+        # by the name that the parameters had in the run, whatever becomes of the model
+        self.parameters = dict(self.model.named_parameters())
 
     @property
     def model(self) -> nn.Module:
@@ -71,8 +74,11 @@ class Copy:
         bench, model, done = self.bench, self.model, len(self.losses)
         devices = devices_of(model)
         samples = max(1, bench.samples)
+        _to_training(model)
         if self._order is None:
-            self._order = BatchOrder(samples, min(self.batch_size, samples), seed=self.seed)
+            size = min(self.batch_size, samples)
+            alone = samples % size == 1 and size > 1 and _needs_company(model)
+            self._order = BatchOrder(samples, size, seed=self.seed, drop_last=alone)
         order = self._order
         with (
             bench.timed(),
@@ -82,7 +88,6 @@ class Copy:
         ):
             seed = generator_for("model", self.seed).initial_seed() + done
             seed_randomness(seed, devices)
-            _to_training(model)
             data = bench.data(model, bench.batch)
             for update in range(done, done + updates):
                 rows = order.next()
@@ -111,32 +116,22 @@ class Copy:
         self.optimizer.state.clear()
 
     def step_by(self, kind: Callable[..., Optimizer], **settings: Any) -> None:
-        """Another optimizer for the same parameters."""
-        held = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.optimizer = kind(held, **settings)
+        """Another optimizer for the same groups of parameters, each with its own weight decay."""
+        groups = [
+            {"params": group["params"], "weight_decay": group.get("weight_decay", 0.0)}
+            for group in self.optimizer.param_groups
+        ]
+        self.optimizer = kind(groups, **settings)
 
     def move_to(self, theta: Tensor) -> None:
         """Other parameters, [n]."""
         layout_of(self.model).write(theta)
 
-    def put_in(self, model: nn.Module, twins: Mapping[nn.Parameter, nn.Parameter]) -> None:
-        """Another model in place of its own.
-
-        Args:
-            model: The new one.
-            twins: Old parameter → the one that takes its place in the optimizer. New ones beside them join its first group.
-        """
-        optimizer = self.optimizer
-        for group in optimizer.param_groups:
-            group["params"] = [twins.get(p, p) for p in group["params"]]
-        for old, new in twins.items():
-            if old in optimizer.state:
-                optimizer.state[new] = optimizer.state.pop(old)
+    def put_in(self, model: nn.Module) -> None:
+        """A model with normalization inserted, in place of its own; the optimizer goes on with its parameters."""
+        twins = hand_over(self.optimizer, self.model, model)
+        self.parameters = {name: twins[p] for name, p in self.parameters.items()}
         self.objective.model = model
-        known = {id(p) for p in twins.values()}
-        added = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
-        if added:
-            self.optimize_too(added)
 
     def optimize_too(self, parameters: list[nn.Parameter]) -> None:
         """More parameters for the optimizer, with the settings of its first group."""
@@ -168,6 +163,11 @@ class Copy:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         return value
+
+
+def _needs_company(model: nn.Module) -> bool:
+    """Whether batch normalization is training, which knows no deviation of one sample."""
+    return any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
 
 
 def _to_training(model: nn.Module) -> None:

@@ -5,7 +5,7 @@ Does not answer: where training ends afterwards.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from statistics import median
 from typing import Any, Final
@@ -234,14 +234,17 @@ def diagnose(
     cost = problem.spent - before
     tested = Tested((), (), None, "complete")
     if trials and outcome != "interrupted":
-        tested = try_remedies(
-            run,
-            evidence,
-            lambda bench: choose(bench, evidence, causes, tried),
-            budget=budget,
-            seed=seed,
-            progress=progress,
-        )
+        try:
+            tested = try_remedies(
+                run,
+                evidence,
+                lambda bench: choose(bench, evidence, causes, tried),
+                budget=budget,
+                seed=seed,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            tested = replace(tested, outcome="interrupted")
         outcome = "interrupted" if tested.outcome == "interrupted" else outcome
         causes = confirmed(causes, tested, evidence)
     if pictures and outcome != "interrupted":
@@ -312,6 +315,9 @@ def try_remedies(
     updates = None if course is None or course.blew_up else course.updates
     most = trial_budget(run, budget) - evidence.restart_gradients
     plan = plan_trials(bench, choice.remedies, updates=updates, budget=most)
+    while plan.gradients > most and len(choice.remedies) > 1:
+        choice = choice.without_dearest()
+        plan = plan_trials(bench, choice.remedies, updates=updates, budget=most)
     return run_trials(
         bench, choice, plan=plan, left=evidence.loss - evidence.bound, seed=seed, progress=progress
     )

@@ -25,7 +25,7 @@ from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
 from unstick.trace import RunTrace
 
-__all__ = ["Evidence", "Outcome", "Steps", "coupled_decay", "gather", "in_step"]
+__all__ = ["Evidence", "Outcome", "Steps", "coupled_decay", "gather", "in_step", "is_plain"]
 
 RESTARTS, RESTART_GRADIENTS = 3, 170.0
 """Restarts, and what each may cost where half of the run would not be dearer: 500 gradients in all, or three half runs."""
@@ -210,6 +210,9 @@ def gather(
             _fill(arms, run, problem, bench, loss, max(1.0, reserve / ARMS), seed, course, progress)
         except KeyboardInterrupt:
             outcome = "interrupted"
+        except (UnstickError, RuntimeError, ValueError, TypeError, IndexError) as error:
+            tries = False
+            missing.append(f"steps could not be tried: {' '.join(str(error).split())[:160]}")
     restarts, begin = None, problem.spent.gradients
     blown = course is not None and course.blew_up
     if trials and outcome != "interrupted" and _at_rest(point) and not blown and not shared:
@@ -394,7 +397,7 @@ def _steps(run: Run, bench: Bench, point: Point | None) -> Steps | None:
     groups = optimizer.param_groups
     rate = max(float(group["lr"]) for group in groups)
     momentum = max(float(group.get("momentum", 0.0) or 0.0) for group in groups)
-    adaptive = not _plain(optimizer)
+    adaptive = not is_plain(optimizer)
     decays = max(float(group.get("weight_decay", 0.0) or 0.0) for group in groups)
     coupled = type(optimizer).__name__ in COUPLED
     sharp = None
@@ -414,7 +417,7 @@ def _steps(run: Run, bench: Bench, point: Point | None) -> Steps | None:
     )
 
 
-def _plain(optimizer: Optimizer) -> bool:
+def is_plain(optimizer: Optimizer) -> bool:
     """Whether a step is the gradient, or a sum of gradients, times the rate."""
     return isinstance(optimizer, SGD) or type(optimizer).__name__ == "RuleOptimizer"
 

@@ -10,7 +10,7 @@ then the other.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from unstick.errors import UnstickError
 from unstick.problem.batches import Batch
 from unstick.record import number
 from unstick.training.initialization import initialize
-from unstick.training.normalization import NORMS, insert_normalization
+from unstick.training.normalization import insert_normalization
 from unstick.training.order import generator_for
 from unstick.training.standardizing import Standardized
 
@@ -46,6 +46,12 @@ CURVED = 256
 CURVATURE_PRICE = 40.0
 """Gradients of so many samples that it takes, about."""
 
+FIRST_RATES = """
+optimizer.state.clear()
+for group in optimizer.param_groups:
+    group["lr"] = group.get("initial_lr", group["lr"])"""
+"""Code that lets an optimizer begin again."""
+
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 SIGMOIDS = (nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Hardtanh, nn.Softsign)
 
@@ -64,7 +70,7 @@ class Remedy:
         random: Whether another seed changes it otherwise.
         price: Gradients that the change itself takes.
         key: What it is made again from, parts joined by " & ".
-        joined: The groups of those it was joined from.
+        joined: Those it was joined from, in the order in which they are applied.
     """
 
     name: str
@@ -76,12 +82,17 @@ class Remedy:
     random: bool = False
     price: float = 0.0
     key: str = ""
-    joined: tuple[str, ...] = ()
+    joined: tuple["Remedy", ...] = ()
 
     @property
     def groups(self) -> tuple[str, ...]:
         """All that it changes."""
-        return self.joined or (self.group,)
+        return tuple(part.group for part in self.parts)
+
+    @property
+    def parts(self) -> tuple["Remedy", ...]:
+        """Those it was joined from, or itself."""
+        return self.joined or (self,)
 
     @property
     def intrusion(self) -> tuple[bool, bool, int]:
@@ -89,25 +100,25 @@ class Remedy:
         return not self.keeps_weights, "model" in self.groups, len(self.groups)
 
     def __add__(self, other: "Remedy") -> "Remedy":
-        """Both, in the order of ``GROUPS``."""
+        """Both, part by part in the order of ``GROUPS``; parts of one group in the order given."""
         order = list(GROUPS)
-        first, then = sorted((self, other), key=lambda r: order.index(r.group))
+        parts = sorted((*self.parts, *other.parts), key=lambda part: order.index(part.group))
 
         def change(copy: Copy) -> None:
-            first.change(copy)
-            then.change(copy)
+            for part in parts:
+                part.change(copy)
 
         return Remedy(
-            name=f"{first.name} + {then.name}",
-            about=f"{first.about}, and {then.about}",
-            group=first.group,
+            name=" + ".join(part.name for part in parts),
+            about=", and ".join(part.about for part in parts),
+            group=parts[0].group,
             change=change,
-            code=f"{first.code}\n{then.code}",
-            keeps_weights=first.keeps_weights and then.keeps_weights,
-            random=first.random or then.random,
-            price=first.price + then.price,
-            key=f"{self.key} & {other.key}",
-            joined=(*first.groups, *then.groups),
+            code="\n".join(part.code for part in parts),
+            keeps_weights=all(part.keeps_weights for part in parts),
+            random=any(part.random for part in parts),
+            price=sum(part.price for part in parts),
+            key=" & ".join(part.key for part in parts),
+            joined=tuple(parts),
         )
 
 
@@ -150,8 +161,8 @@ def warm_up(value: float, updates: int) -> Remedy:
         "step",
         change,
         f'for group in optimizer.param_groups:\n    group["lr"] = group["initial_lr"] = {value:.6g}\n'
-        f"scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / {updates}, total_iters={updates})"
-        "  # step it after every update",
+        f"scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / {updates}, total_iters={updates - 1})"
+        "  # in place of the old one: step it after every update",
     )
 
 
@@ -173,19 +184,19 @@ def momentum(value: float, *, multiple: float = 1.0) -> Remedy:
         f"{'Nesterov’s ' if nesterov else ''}momentum of {value}{slower}",
         "step",
         change,
-        f'for group in optimizer.param_groups:\n    group["momentum"], group["nesterov"] = {value}, {nesterov}{times}',
+        f'for group in optimizer.param_groups:\n    group["momentum"], group["nesterov"], group["dampening"] = {value}, {nesterov}, 0{times}',
     )
 
 
-def adam(value: float, *, weight_decay: float = 0.0) -> Remedy:
+def adam(value: float) -> Remedy:
     """Adam instead of the run's optimizer, which sets a rate of its own too."""
-    decays = f", weight_decay={weight_decay:g}" if weight_decay else ""
     return Remedy(
         f"Adam {value:g}",
         f"Adam at {value:g} in place of the optimizer",
         "step",
-        lambda copy: copy.step_by(Adam, lr=value, weight_decay=weight_decay),
-        f"optimizer = torch.optim.Adam(model.parameters(), lr={value:g}{decays})",
+        lambda copy: copy.step_by(Adam, lr=value),
+        'groups = [{"params": g["params"], "weight_decay": g.get("weight_decay", 0.0)} for g in optimizer.param_groups]\n'
+        f"optimizer = torch.optim.Adam(groups, lr={value:g})",
     )
 
 
@@ -215,7 +226,8 @@ def rate_by_curvature(samples: int) -> Remedy:
 
 
 def clip(limit: float | None) -> Remedy:
-    """Clip gradients to another norm, or not at all."""
+    """Clip gradients to another norm, to two digits, or not at all."""
+    limit = None if limit is None else float(f"{limit:.2g}")
 
     def change(copy: Copy) -> None:
         copy.clip_norm = limit
@@ -248,7 +260,8 @@ def batch_of(size: int, name: str) -> Remedy:
         f"{size:,} samples in a batch",
         "batch",
         change,
-        f"loader = torch.utils.data.DataLoader(loader.dataset, batch_size={size}, shuffle=True)",
+        f"loader = torch.utils.data.DataLoader(loader.dataset, batch_size={size}, shuffle=True, "
+        "collate_fn=loader.collate_fn, drop_last=loader.drop_last)",
     )
 
 
@@ -294,7 +307,7 @@ def noise(part: float) -> Remedy:
         "place",
         change,
         "with torch.no_grad():\n"
-        "    for p in model.parameters():\n"
+        "    for p in filter(lambda p: p.requires_grad, model.parameters()):\n"
         f"        p += {part:g} * (p[0].numel() ** -0.5 if p.ndim > 1 else 0.1) * torch.randn_like(p)",
         random=True,
     )
@@ -340,34 +353,46 @@ def rescale() -> Remedy:
         change,
         "with torch.no_grad():\n"
         "    for p in model.parameters():\n"
-        "        if p.ndim > 1:\n"
-        "            p /= max(1.0, p.square().mean().sqrt().item() * p[0].numel() ** 0.5)",
+        "        if p.ndim > 1 and p.requires_grad:\n"
+        "            ratio = p.double().square().mean().sqrt().item() * p[0].numel() ** 0.5\n"
+        "            p /= ratio if ratio > 2 else 1.0\n"
+        "optimizer.state.clear()",
     )
 
 
 # The start
 
 
-def new_start(scheme: str) -> Remedy:
-    """New initial parameters for the whole model, and the optimizer's first rate without its memory."""
+def new_start(scheme: str | None) -> Remedy:
+    """New initial parameters for the whole model, and the optimizer's first rate without its memory.
+
+    Args:
+        scheme: Of ``initialize``; None: where there are no weights, every parameter N(0, as wide as it is).
+    """
 
     def change(copy: Copy) -> None:
-        try:
-            initialize(copy.model, scheme, seed=copy.seed)
-        except UnstickError:
+        if scheme is None:
             draw_anew(copy.model, copy.seed)
+        else:
+            try:
+                initialize(copy.model, scheme, seed=copy.seed)
+            except UnstickError as error:
+                raise NotPossible(" ".join(str(error).split())) from None
         copy.forget()
         copy.to_first_rates()
 
+    drawn = (
+        "with torch.no_grad():\n"
+        "    for p in model.parameters():\n"
+        "        p.copy_(max(1.0, p.abs().max().item()) * torch.randn_like(p))"
+    )
     return Remedy(
         "new start",
-        f"all weights drawn anew ({scheme}), the optimizer's memory emptied",
+        f"all parameters drawn anew{f' ({scheme})' if scheme else ''}, the optimizer's memory emptied",
         "place",
         change,
-        f'unstick.training.initialize(model, "{scheme}", seed=0)\n'
-        "optimizer.state.clear()\n"
-        "for group in optimizer.param_groups:\n"
-        '    group["lr"] = group.get("initial_lr", group["lr"])',
+        (f'unstick.training.initialize(model, "{scheme}", seed=0)' if scheme else drawn)
+        + FIRST_RATES,
         keeps_weights=False,
         random=True,
     )
@@ -391,7 +416,8 @@ def best_start(points: int) -> Remedy:
         change,
         "theta = problem.parameters()\n"
         f"starts = max(1.0, float(theta.abs().max())) * torch.randn({points}, len(theta), dtype=theta.dtype)\n"
-        "problem.write(starts[problem.values(starts).nan_to_num(nan=torch.inf).argmin()])",
+        "problem.write(starts[problem.values(starts).nan_to_num(nan=torch.inf).argmin()])"
+        + FIRST_RATES,
         keeps_weights=False,
         random=True,
         price=points / 3,
@@ -407,15 +433,15 @@ def revive(signals: Signals) -> Remedy:
         drawn = 0
         with torch.no_grad():
             for name, units in dead.items():
-                layer: Any = copy.model.get_submodule(name)
-                weight = getattr(layer, "weight", None)
-                if not isinstance(weight, nn.Parameter) or weight.ndim < 2:
+                weight = copy.parameters.get(f"{name}.weight")
+                bias = copy.parameters.get(f"{name}.bias")
+                if weight is None or weight.ndim < 2 or len(weight) <= max(units):
                     continue
                 rows = torch.tensor(units)
                 fresh = torch.randn((len(units), *weight.shape[1:]), generator=generator)
                 weight[rows] = (fresh * math.sqrt(2) * _width(weight)).to(weight)
-                if layer.bias is not None:
-                    layer.bias[rows] = 0.0
+                if bias is not None:
+                    bias[rows] = 0.0
                 drawn += len(units)
         if not drawn:
             raise NotPossible("no dead unit belongs to a layer whose weights have a row a unit")
@@ -448,25 +474,18 @@ def normalize() -> Remedy:
 
     def change(copy: Copy) -> None:
         try:
-            model = insert_normalization(copy.model)
+            copy.put_in(insert_normalization(copy.model))
         except UnstickError as error:
             raise NotPossible(" ".join(str(error).split())) from None
-        copy.put_in(
-            model, dict(zip(_outside_norms(copy.model), _outside_norms(model), strict=True))
-        )
 
     return Remedy(
         "batch normalization",
         "batch normalization before every hidden activation",
         "model",
         change,
-        "model = unstick.training.insert_normalization(model)\n" + _again(),
+        "plain, model = model, unstick.training.insert_normalization(model)\n"
+        "unstick.training.hand_over(optimizer, plain, model)",
     )
-
-
-def _outside_norms(model: nn.Module) -> list[nn.Parameter]:
-    inside = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
-    return [p for p in model.parameters() if id(p) not in inside]
 
 
 def activations(names: Sequence[str], kind: type[nn.Module]) -> Remedy:
@@ -516,8 +535,17 @@ def _exchanged(names: Sequence[str], made: str) -> str:
     )
 
 
-def standardize(batch: Batch, *, inputs: bool, targets: bool) -> Remedy:
+def standardize(
+    batch: Batch, *, inputs: bool, targets: bool, plain: bool = False, squared: bool = True
+) -> Remedy:
     """Inputs and targets of mean 0 and deviation 1 for the model; data and loss stay as they are.
+
+    Args:
+        batch: All data.
+        inputs: Whether these are.
+        targets: Whether these are.
+        plain: The step is a multiple of the gradient, which grows with the targets' unit.
+        squared: So does the loss, with its square.
 
     Raises:
         NotPossible: Batches are not (inputs, targets), or these are no floating-point tensors of samples.
@@ -538,17 +566,16 @@ def standardize(batch: Batch, *, inputs: bool, targets: bool) -> Remedy:
             "targets": y if targets else None,
         }
         copy.objective.model = Standardized(copy.model, **given)
-        if targets and y is not None and isinstance(copy.optimizer, SGD):
+        if targets and y is not None and plain:
             # the loss stays in the targets' unit, so that gradients are as much longer
-            deviation = float(y.double().var(0).mean().sqrt())
-            power = 2 if isinstance(copy.objective.loss, nn.MSELoss) else 1
-            copy.set_rates(lambda each: each / max(deviation, 1e-12) ** power)
+            variance = float(y.double().var(0, correction=0).mean())
+            copy.set_rates(lambda each: each / max(variance, 1e-24) ** (1.0 if squared else 0.5))
 
     arguments = ", ".join(f"{w}={w}" for w in what.split(" and "))
     slower = (
         "\nfor group in optimizer.param_groups:  # the loss keeps the targets' unit\n"
-        '    group["lr"] /= targets.var(0).mean().item()  # their deviation for losses that are not squared'
-        if targets
+        f'    group["lr"] /= targets.double().var(0, correction=0).mean().item(){"" if squared else " ** 0.5"}'
+        if targets and plain
         else ""
     )
     return Remedy(
@@ -574,7 +601,9 @@ def unfreeze() -> Remedy:
         known = {id(p) for group in copy.optimizer.param_groups for p in group["params"]}
         for p in frozen:
             p.requires_grad_(True)
-        copy.optimize_too([p for p in frozen if id(p) not in known])
+        new = [p for p in frozen if id(p) not in known]
+        if new:
+            copy.optimize_too(new)
 
     return Remedy(
         "frozen parts trained",
@@ -584,12 +613,8 @@ def unfreeze() -> Remedy:
         "frozen = [p for p in model.parameters() if not p.requires_grad]\n"
         "for p in frozen:\n"
         "    p.requires_grad_(True)\n"
+        'held = {id(p) for g in optimizer.param_groups for p in g["params"]}\n'
+        "frozen = [p for p in frozen if id(p) not in held]\n"
         'settings = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}\n'
-        'optimizer.add_param_group({"params": frozen, **settings})',
-    )
-
-
-def _again() -> str:
-    return (
-        "optimizer = type(optimizer)(model.parameters(), **optimizer.defaults)  # for the new model"
+        'optimizer.add_param_group({"params": frozen, **settings}) if frozen else None',
     )

@@ -25,6 +25,9 @@ __all__ = [
     "trailing_modules",
 ]
 
+SHAPING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
+"""What changes no number of a model that is evaluated."""
+
 SEEN = 8  # samples that a pass is followed on
 
 
@@ -50,7 +53,8 @@ def trailing_modules(bench: Bench) -> tuple[list[str], Tensor]:
     names = [call.name for call in behind if call.changes]  # reshaping stays
     if not names:
         raise NotPossible("no activation stands behind the last layer")
-    if len(set(names)) < len(names):
+    before = {call.name for call in calls[: last + 1]}
+    if len(set(names)) < len(names) or before & set(names):
         raise NotPossible("a module behind the last layer is called more than once")
     return names, output
 
@@ -85,19 +89,22 @@ def hidden_activations(bench: Bench, kinds: tuple[type[nn.Module], ...]) -> list
 
 
 def exchange(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put another module in the place of the one of this name."""
-    parent, _, own = name.rpartition(".")
-    holder = model.get_submodule(parent) if parent else model
-    setattr(holder, own, new)
+    """Put another module in the place of the one of this name, wherever that is held."""
+    old = model.get_submodule(name)
+    every = [each for each, m in model.named_modules(remove_duplicate=False) if m is old]
+    for each in every:
+        parent, _, own = each.rpartition(".")
+        setattr(model.get_submodule(parent), own, new)
 
 
 class _Call:
     def __init__(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
         self.name, self.module, self.output = name, module, output
         before = given[0] if given else None
-        self.changes = not (
+        self.changes = not isinstance(module, SHAPING) and not (
             isinstance(before, Tensor)
             and isinstance(output, Tensor)
+            and before.shape != output.shape
             and torch.equal(before.flatten(), output.flatten())
         )
         self.own = next(module.parameters(recurse=False), None) is not None

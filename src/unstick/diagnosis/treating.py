@@ -6,6 +6,8 @@ Does not answer: whether it helps; its trial told.
 
 import math
 
+from torch.optim.lr_scheduler import LinearLR
+
 from unstick.diagnosis.bench import Bench
 from unstick.diagnosis.choosing import remedy_of
 from unstick.diagnosis.copies import Copy
@@ -28,8 +30,8 @@ def treat(run: Run, diagnosis: Diagnosis, trial: Trial | None = None) -> Run:
         trial: One of ``diagnosis.trials``; None: the best.
 
     Returns:
-        The copy: another problem with another model, another optimizer, and the batch size and clipping that belong to
-        the remedy. It has not been trained on. Of random remedies it is the seed that came out best.
+        The copy: another problem with another model, another optimizer, and the batch size, clipping and scheduler that
+        belong to the remedy. It has not been trained on. Of random remedies it is the seed that came out best.
 
     Raises:
         BadModel: No remedy helped, or the model has moved since.
@@ -52,6 +54,8 @@ def treat(run: Run, diagnosis: Diagnosis, trial: Trial | None = None) -> Run:
         raise BadModel(
             f"no remedy helped, of {len(diagnosis.trials)} that were tried; there is nothing to apply"
         )
+    if run.optimizer is None:
+        raise BadModel("the run has no optimizer to treat; expected the one it was diagnosed with")
     decay = coupled_decay(run)
     problem = run.problem.with_decay(decay) if decay else run.problem
     loss, then = problem.value(), diagnosis.evidence.loss
@@ -66,9 +70,13 @@ def treat(run: Run, diagnosis: Diagnosis, trial: Trial | None = None) -> Run:
         remedy_of(bench, diagnosis.evidence, diagnosis.escape, chosen.key).change(copy)
     except NotPossible as why:
         raise BadModel(f"{chosen.remedy} does not fit this run: {why}") from None
+    rising = None
+    if copy.warmup > 1:
+        rising = LinearLR(copy.optimizer, 1 / copy.warmup, total_iters=copy.warmup - 1)
     return Run(
         run.problem.with_model(copy.model),
         copy.optimizer,
         min(copy.batch_size, bench.samples) if bench.samples else None,
+        scheduler=rising,
         clip_norm=copy.clip_norm,
     )

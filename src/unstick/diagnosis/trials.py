@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median, pstdev
-from typing import Final
+from typing import Final, TypeVar
 
 from unstick.critical.curvature import Progress
 from unstick.diagnosis.bench import Bench
@@ -50,6 +50,7 @@ UNKNOWN_UPDATES = 200  # of a run without history
 UPDATES = 60_000
 """Updates of all copies together, at most: on batches of few samples gradients pay for more than anyone waits for."""
 
+Told = TypeVar("Told")
 FAILURES = (UnstickError, RuntimeError, ValueError, TypeError, IndexError, AttributeError)
 
 
@@ -194,7 +195,9 @@ def run_trials(
     skipped = dict(choice.skipped)
     outcome = "complete"
     try:
-        arena.enter(Remedy("continue", "nothing", "step", lambda _: None, ""))
+        if why := arena.enter(Remedy("continue", "nothing", "step", lambda _: None, "")):
+            skipped["every remedy"] = f"going on unchanged, which they stand beside, {why}"
+            return Tested((), tuple(skipped.items()), plan, outcome, bench.problem.spent - begin)
         for remedy in choice.remedies:
             if why := arena.enter(remedy):
                 skipped[remedy.name] = why
@@ -274,7 +277,11 @@ class _Arena:
             self._lengthen(stay)
         for entry in stay:
             begin = self._bench.problem.spent
-            self._train(entry, number)
+            try:
+                self._train(entry, number)
+            except FAILURES:
+                if entry is unchanged:
+                    raise
             entry.cost += self._bench.problem.spent - begin
 
     def _lengthen(self, stay: Sequence[_Entry]) -> None:
@@ -307,11 +314,23 @@ class _Arena:
             return ()
         unchanged, *others = self._entries
         ended = [e for e in others if e.last >= 0 and e.last in unchanged.losses]
-        ended.sort(key=lambda e: (not self._helped(e, unchanged), -e.last, e.score))
+        ended.sort(
+            key=lambda e: (
+                not self._helped(e, unchanged),
+                not math.isfinite(e.score),
+                -e.last,
+                e.score,
+            )
+        )
         if ended:
             best = ended[0]
             near = best.score + SIMPLER * max(0.0, self._before - best.score)
-            alike = [e for e in ended if e.last == best.last and e.score <= near]
+            good = self._helped(best, unchanged)
+            alike = [
+                e
+                for e in ended
+                if e.last == best.last and e.score <= near and self._helped(e, unchanged) == good
+            ]
             simplest = min(alike, key=lambda e: e.remedy.intrusion)
             ended.remove(simplest)
             ended.insert(0, simplest)
@@ -335,15 +354,18 @@ class _Arena:
             keeps_model="model" not in remedy.groups,
             gradients=self._lengths[last],
             updates=done,
-            curve=tuple(_curve(copy.losses[:done]) for copy in entry.copies),
-            continue_curve=tuple(_curve(copy.losses[:same]) for copy in unchanged.copies),
+            curve=self._each(tuple(_curve(copy.losses[:done]) for copy in entry.copies)),
+            continue_curve=self._each(
+                tuple(_curve(copy.losses[:same]) for copy in unchanged.copies)
+            ),
             key=remedy.key,
             seeds=self._seeds,
             outcome="complete" if whole else outcome if outcome == "interrupted" else "dropped",
         )
 
-    def _each(self, losses: tuple[float, ...]) -> tuple[float, ...]:
-        return losses * SEEDS if len(losses) == 1 else losses
+    def _each(self, told: tuple[Told, ...]) -> tuple[Told, ...]:
+        """One a seed, where all are the same and one was trained."""
+        return told * SEEDS if len(told) == 1 else told
 
     def _helped(self, entry: _Entry, unchanged: _Entry) -> bool:
         if entry.last not in unchanged.losses:
@@ -370,7 +392,7 @@ class _Arena:
 def helped(after: Sequence[float], unchanged: Sequence[float], before: float, left: float) -> bool:
     """Whether the median is below every copy that went on, and below their median by more than they deviate and by what matters."""
     finite = [loss for loss in unchanged if math.isfinite(loss)]
-    middle = _middle(after)
+    middle, left = _middle(after), max(0.0, left)
     if not finite:
         return middle < before - MATTERS * left
     gap = median(finite) - middle

@@ -26,6 +26,7 @@ from unstick.problem.products import graph_of_a_sample
 from unstick.problem.team import Team
 
 __all__ = [
+    "decay_for",
     "divided",
     "fitted",
     "in_type",
@@ -64,6 +65,19 @@ def spread_decay(layout: Layout, weight_decay: float | Mapping[str, float]) -> T
     if any(not 0 <= value < float("inf") for value in given.values()):
         raise BadModel(f"weight_decay is {weight_decay}; expected finite numbers ≥ 0")
     return layout.spread(given) if any(given.values()) else None
+
+
+def decay_for(layout: Layout, old: Layout, decay: Tensor) -> Tensor:
+    """The weight decay [n] of another model: where it is one number, of all; else of equal names and shapes."""
+    if bool((decay == decay[0]).all()):
+        return decay[:1].expand(layout.n).clone()
+    parts = old.named(decay)
+    found: list[Tensor] = []
+    for name, shape, size in zip(layout.names, layout.shapes, layout.sizes, strict=True):
+        known = parts.get(name)
+        same = known is not None and known.shape == shape
+        found.append(known.reshape(-1) if known is not None and same else decay.new_zeros(size))
+    return torch.cat(found)
 
 
 def weighed(

@@ -31,6 +31,7 @@ from unstick.problem.objective import (
     weigher,
 )
 from unstick.problem.preparation import (
+    decay_for,
     divided,
     fitted,
     in_type,
@@ -528,7 +529,9 @@ class Problem:
 
     @torch.inference_mode(False)
     def with_model(self, model: nn.Module) -> "Problem":
-        """The same data and loss with another model, without weight decay, at a cost of its own.
+        """The same data and loss with another model, at a cost of its own.
+
+        Weight decay goes with parameters of the same name and shape; where it is one number, with all.
 
         Raises:
             BadModel, BadData, NonFinite: As for any problem: the model does not fit the data or the loss.
@@ -537,8 +540,9 @@ class Problem:
         objective = Objective(model, ours.objective.batch_loss, ours.objective.loss)
         layout = layout_of(objective.model)
         layout.check_finite(objective.model)
+        decay = None if ours.decay is None else decay_for(layout, ours.layout, ours.decay)
         fresh = replace(
-            ours, objective=objective, layout=layout, decay=None, meter=Meter(ours.meter.full)
+            ours, objective=objective, layout=layout, decay=decay, meter=Meter(ours.meter.full)
         )
         fresh.check_first()
         fresh.check_connected()

@@ -4,7 +4,7 @@ from unstick.training.averaging import Swapped, swap
 from unstick.training.initialization import initialize
 from unstick.training.loop import Trained, train
 from unstick.training.networks import network
-from unstick.training.normalization import insert_normalization, strip_normalization
+from unstick.training.normalization import hand_over, insert_normalization, strip_normalization
 from unstick.training.population import Population, train_population
 from unstick.training.pretrained import load_pretrained
 from unstick.training.recipe import Recipe, vary
@@ -21,6 +21,7 @@ __all__ = [
     "Trained",
     "condition_number",
     "evaluate",
+    "hand_over",
     "initialize",
     "insert_normalization",
     "load_pretrained",

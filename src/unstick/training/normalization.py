@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.optim import Optimizer
 from torch.optim.swa_utils import update_bn
 
 from unstick.errors import BadData, BadModel, BadRecipe
@@ -29,6 +30,7 @@ __all__ = [
     "NORMS",
     "TRANSPOSED",
     "batch_norm",
+    "hand_over",
     "insert_normalization",
     "keeping_statistics",
     "layer_norm",
@@ -141,6 +143,51 @@ def insert_normalization(
         _put_beside(parent, layer, inserted[layer], after)
     _check_inserted(changed, inserted, after)
     return changed
+
+
+def hand_over(
+    optimizer: Optimizer, old: nn.Module, new: nn.Module
+) -> dict[nn.Parameter, nn.Parameter]:
+    """Let an optimizer go on with a model that normalization was inserted into.
+
+    Every parameter of the new model takes the place of its like in the old one: its group, settings and memory. Those
+    of the normalization join the first group.
+
+    Args:
+        optimizer: Of parameters of the old model; changed in place.
+        old: As ``insert_normalization`` was given it.
+        new: What that returned.
+
+    Returns:
+        Old parameter → new one.
+
+    Raises:
+        BadModel: The models differ in more than normalization.
+    """
+    ours, theirs = _outside_norms(old), _outside_norms(new)
+    if [p.shape for p in ours] != [p.shape for p in theirs]:
+        raise BadModel(
+            f"the old model has {len(ours)} parameters outside normalization and the new one {len(theirs)}, or of other "
+            "shapes; expected a model that normalization was inserted into"
+        )
+    twins = dict(zip(ours, theirs, strict=True))
+    for group in optimizer.param_groups:
+        group["params"] = [twins.get(p, p) for p in group["params"]]
+    for mine, other in twins.items():
+        if mine in optimizer.state:
+            optimizer.state[other] = optimizer.state.pop(mine)
+    known = {id(p) for p in theirs}
+    added = [p for p in new.parameters() if id(p) not in known and p.requires_grad]
+    if added:
+        first = optimizer.param_groups[0]
+        settings = {key: value for key, value in first.items() if key != "params"}
+        optimizer.add_param_group({"params": added, **settings})
+    return twins
+
+
+def _outside_norms(model: nn.Module) -> list[nn.Parameter]:
+    inside = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
+    return [p for p in model.parameters() if id(p) not in inside]
 
 
 def strip_normalization(model: nn.Module, *, fold: bool = True) -> nn.Module:

@@ -13,8 +13,9 @@ from cases import network
 from unstick.diagnosis.bench import Bench
 from unstick.diagnosis.copies import Copy
 from unstick.diagnosis.run import Run
+from unstick.errors import BadModel
 from unstick.problem.problem import Problem
-from unstick.training.normalization import insert_normalization
+from unstick.training import hand_over, insert_normalization
 from unstick.training.order import BatchOrder
 
 SAMPLES = 30
@@ -268,34 +269,81 @@ def grouped():
     return Bench(Run(problem, optimizer), problem)
 
 
-def put_normalization_in(copy):
-    model = insert_normalization(copy.model)
-    norms = {
-        id(p) for m in model.modules() if isinstance(m, nn.BatchNorm1d) for p in m.parameters()
-    }
-    others = [p for p in model.parameters() if id(p) not in norms]
-    copy.put_in(model, dict(zip(copy.model.parameters(), others, strict=True)))
-    return others, [p for p in model.parameters() if id(p) in norms]
+def apart(model):
+    """Parameters outside normalization, and inside."""
+    inside = [p for m in model.modules() if isinstance(m, nn.BatchNorm1d) for p in m.parameters()]
+    ids = {id(p) for p in inside}
+    return [p for p in model.parameters() if id(p) not in ids], inside
 
 
-def test_another_model_takes_over_each_parameters_memory_and_its_groups_settings():
+def handed_over():
+    """A user's own optimizer, and the model it goes on with."""
+    run = grouped().run
+    model = insert_normalization(run.problem.model)
+    hand_over(run.optimizer, run.problem.model, model)
+    return run.optimizer, model
+
+
+def put_in():
     copy = Copy(grouped(), 0)
-    others, norms = put_normalization_in(copy)
+    copy.put_in(insert_normalization(copy.model))
+    return copy.optimizer, copy.model
 
-    memory = [float(copy.optimizer.state[p]["momentum_buffer"].flatten()[0]) for p in others]
+
+@pytest.mark.parametrize("make", [put_in, handed_over])
+def test_a_normalized_model_takes_over_each_parameters_memory_and_its_groups_settings(make):
+    optimizer, model = make()
+    others, norms = apart(model)
+
+    memory = [float(optimizer.state[p]["momentum_buffer"].flatten()[0]) for p in others]
     assert memory == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    groups = copy.optimizer.param_groups
+    assert len(optimizer.state) == 6
+    groups = optimizer.param_groups
     ids = [[id(p) for p in group["params"]] for group in groups]
     w1, b1, w2, b2, w3, b3 = map(id, others)
     assert ids == [[w1, b3], [b1, w2, b2, w3], [id(p) for p in norms]]
     assert [(g["lr"], g["momentum"]) for g in groups] == [(0.2, 0.5), (0.01, 0.9), (0.2, 0.5)]
     assert len(norms) == 4
-    assert not any(p in copy.optimizer.state for p in norms)
 
 
-def test_all_parameters_of_another_model_are_trained():
+def test_old_parameters_are_told_their_new_ones():
+    old, optimizer = network(3, 4, 2), torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    new = insert_normalization(old)
+
+    assert list(hand_over(optimizer, old, new).items()) == list(
+        zip(old.parameters(), apart(new)[0], strict=True)
+    )
+
+
+def test_the_names_of_the_run_lead_to_the_parameters_of_the_model_put_in():
     copy = Copy(grouped(), 0)
-    put_normalization_in(copy)
+    copy.put_in(insert_normalization(copy.model))
+
+    assert copy.parameters["4.weight"] is copy.model[6].weight
+    assert {id(p) for p in copy.parameters.values()} == {id(p) for p in apart(copy.model)[0]}
+
+
+@pytest.mark.parametrize("other", [
+    lambda: network(3, 6, 2),
+    lambda: insert_normalization(network(3, 6, 5, 3)),
+    lambda: insert_normalization(network(3, 6, 5, 2, 2)),
+], ids=["fewer", "other shapes", "more"])  # fmt: skip
+def test_a_model_that_differs_in_more_than_normalization_is_refused_and_nothing_has_changed(other):
+    copy = Copy(grouped(), 0)
+    own, held = copy.model, [[id(p) for p in g["params"]] for g in copy.optimizer.param_groups]
+    before = deepcopy(copy.optimizer.state_dict())
+    for refused in (copy.put_in, lambda m: hand_over(copy.optimizer, own, m)):
+        with pytest.raises(BadModel, match="expected a model that normalization was inserted into"):
+            refused(other())
+
+    assert copy.model is own
+    assert [[id(p) for p in g["params"]] for g in copy.optimizer.param_groups] == held
+    assert same(copy.optimizer.state_dict(), before)
+
+
+def test_all_parameters_of_a_normalized_model_are_trained():
+    copy = Copy(grouped(), 0)
+    copy.put_in(insert_normalization(copy.model))
     before = [p.detach().clone() for p in copy.model.parameters()]
     copy.train(2)
 
@@ -307,15 +355,22 @@ def test_all_parameters_of_another_model_are_trained():
 
 
 def test_a_memory_put_in_steps_as_it_would_have_by_hand():
-    copy = Copy(function((1.0, -2.0), momentum=0.5), 0)
-    old = next(copy.model.parameters())
-    copy.optimizer.state[old]["momentum_buffer"] = torch.tensor([4.0, 0.0]).double()
-    other = deepcopy(copy.model)
-    copy.put_in(other, {old: next(other.parameters())})
+    copy = Copy(grouped(), 0)
+    copy.put_in(insert_normalization(copy.model))
+    twin = deepcopy(copy.model)
+    x, y = samples()
+    functional.cross_entropy(twin(x), y).backward()
+    first, memory = (0.2, 0.5), iter(range(1, 7))
+    expected = []
+    for name, p in twin.named_parameters():
+        norm = name.startswith(("1.", "4."))
+        rate, momentum = first if norm or name in ("0.weight", "6.bias") else (0.01, 0.9)
+        kept = 0 if norm else next(memory)
+        expected.append(p.detach() - rate * (momentum * kept + p.grad))
     copy.train(1)
 
-    assert copy.model is other
-    assert numbers(other).tolist() == pytest.approx([1.0 - 0.1 * (1.0 + 2.0), -2.0 + 0.2])
+    for p, by_hand in zip(copy.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach(), by_hand, rtol=1e-5, atol=1e-6)
 
 
 def test_more_parameters_join_with_the_settings_of_the_first_group():
@@ -330,13 +385,15 @@ def test_more_parameters_join_with_the_settings_of_the_first_group():
     assert len(bench.run.optimizer.param_groups) == 2
 
 
-def test_another_optimizer_holds_the_same_parameters_and_no_others():
+def test_another_optimizer_holds_the_same_groups_each_with_its_own_weight_decay():
     copy = Copy(grouped(), 0)
-    held = [id(p) for group in copy.optimizer.param_groups for p in group["params"]]
+    copy.optimizer.param_groups[1]["weight_decay"] = 0.4
+    held = [[id(p) for p in group["params"]] for group in copy.optimizer.param_groups]
     copy.step_by(torch.optim.Adam, lr=0.3)
 
-    assert [id(p) for group in copy.optimizer.param_groups for p in group["params"]] == held
-    assert copy.optimizer.param_groups[0]["lr"] == 0.3
+    groups = copy.optimizer.param_groups
+    assert [[id(p) for p in group["params"]] for group in groups] == held
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.3, 0.0), (0.3, 0.4)]
     assert not copy.optimizer.state
 
 
@@ -373,13 +430,32 @@ def test_statistics_that_are_trained_are_gathered_whatever_the_mode_at_hand():
     assert not torch.equal(copy.model[1].running_mean, model[1].running_mean)
 
 
-@pytest.mark.xfail(raises=ValueError, reason="an epoch's last batch of one sample is trained on")
-def test_a_batch_of_one_sample_does_not_stop_batch_normalization():
-    bench = benched(normalizing(), batch_size=29)  # the last batch of an epoch holds one
+@pytest.mark.parametrize(("size", "training", "drops"), [
+    (29, True, True),  # the last batch of an epoch holds one sample
+    (28, True, False),
+    (29, False, False),
+    (29, None, False),
+])  # fmt: skip
+def test_a_last_batch_of_one_sample_is_left_out_only_where_batch_normalization_trains(
+    size, training, drops
+):
+    model = network(3, 6, 2) if training is None else normalizing()
+    if training is False:
+        model[1].eval()
+    bench = benched(model, batch_size=size)
+    own, optimizer = deepcopy((model, bench.run.optimizer))
     copy = Copy(bench, 0)
     copy.train(4)
 
-    assert len(copy.losses) == 4
+    order, losses = BatchOrder(SAMPLES, size, seed=0, drop_last=drops), []
+    x, y = samples()
+    for rows in (order.next() for _ in range(4)):
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(own(x[rows]), y[rows])
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert copy.losses == losses
 
 
 def test_float64_models_stay_so():

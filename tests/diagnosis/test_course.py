@@ -39,7 +39,7 @@ def test_a_rise_is_a_trend_but_no_fall(seed):
 
 @pytest.mark.calibration
 def test_flat_noise_falls_as_rarely_as_students_distribution_has_it():
-    runs = 2000
+    runs = 1000
     alarms = sum(read_course(2 + noise(400, seed=seed)).falling for seed in range(runs))
 
     expected = stats.t.cdf(-3, BLOCKS - 2)
@@ -145,3 +145,65 @@ def test_lists_arrays_and_traces_read_alike():
 
     assert read_course(losses) == read_course(list(losses))
     assert read_course(losses) == read_course(RunTrace.of_losses(losses))
+
+
+def decay(updates, *, seed, knee=0.25, size=0.2):
+    """From 3 down to 1 in a line over the first part, then flat, under noise."""
+    at = np.arange(updates) / updates
+    return 1 + 2 * (1 - at / knee).clip(0) + noise(updates, seed=seed, size=size)
+
+
+@pytest.mark.parametrize("updates", [400, 4000])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_loss_stands_from_where_its_fall_ends(updates, seed):
+    """The noise of the second half is what may hide the end of the fall."""
+    at = read_course(decay(updates, seed=seed)).stands_from
+
+    assert 0.2 * updates < at < 0.36 * updates
+
+
+@pytest.mark.parametrize("wild", [[1e9, 1.0, 1e6], [1e9] * 3, [4.0] * 60])
+def test_wild_first_losses_are_no_noise_of_what_follows(wild):
+    course = read_course([*wild, *[1.0] * 300])
+
+    assert len(wild) <= course.stands_from - 1 <= len(wild) + 3
+    assert course.scatter == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flat_noise_stands_from_its_first_tenth_on(seed):
+    assert read_course(1 + noise(400, seed=seed)).stands_from <= 40
+
+
+def test_a_loss_that_never_changes_stands_from_the_first_update_on():
+    assert read_course([2.0] * 50).stands_from == 1
+
+
+def test_a_twentieth_is_no_fall_and_more_than_that_is_one():
+    slight, more = ([1 + fall] * 50 + [1.0] * 350 for fall in (0.04, 0.08))
+
+    assert read_course(slight).stands_from == 1
+    assert 48 <= read_course(more).stands_from <= 54
+
+
+@pytest.mark.parametrize("ratio", [0.1, 1 / 30, 1e-6])
+@pytest.mark.parametrize("updates", [80, 2000])
+def test_what_falls_to_its_end_stands_in_its_last_fifth_at_most(ratio, updates):
+    at = read_course(3.0 * ratio ** (np.arange(updates) / updates)).stands_from
+
+    assert at is None or at > 0.8 * updates
+
+
+def test_the_curve_is_the_means_of_equal_parts():
+    losses = noise(360, seed=2)
+    course = read_course(losses)
+
+    assert course.curve == pytest.approx(losses.reshape(120, 3).mean(1))
+    assert read_course(losses[:50]).curve == pytest.approx(losses[:50])
+
+
+def test_a_run_that_blew_up_keeps_the_curve_of_what_was_finite():
+    course = read_course([1.0, 2.0, 3.0, NAN])
+
+    assert course.curve == (1.0, 2.0, 3.0)
+    assert course.stands_from is None

@@ -11,7 +11,7 @@ from torch import nn
 
 from cases import network, train, zeroed
 from unstick.critical.point import Kind
-from unstick.diagnosis.evidence import coupled_decay, gather
+from unstick.diagnosis.evidence import IN_STEP, Outcome, coupled_decay, gather, in_step
 from unstick.diagnosis.run import Run
 from unstick.errors import BudgetTooSmall, UnstickError
 from unstick.problem.problem import Problem
@@ -299,6 +299,17 @@ def test_the_highest_rate_is_remembered_by_whoever_knows_it(where):
     assert "highest rate" in told.arms
 
 
+def test_a_rate_of_nothing_is_tried_at_what_it_was():
+    model = network(2, 4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.7)
+    optimizer.param_groups[0] |= {"initial_lr": 0.7, "lr": 0.0}
+    told = gathered(stuck(model, lambda _: optimizer))
+    fresh = gathered(stuck(model, lambda m: torch.optim.SGD(m.parameters(), 0.7)))
+
+    assert told.arms["continue"].gain == pytest.approx(0, abs=1e-6)
+    assert told.arms["highest rate"].gain == fresh.arms["continue"].gain > 0
+
+
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False)])
 def test_the_sharpness_is_the_rate_beside_what_a_plain_step_bears(momentum, nesterov):
     problem = Problem.from_function(
@@ -317,6 +328,68 @@ def test_an_adaptive_optimizer_has_no_sharpness():
     assert told.steps.adaptive
     assert told.steps.sharpness is None
     assert "momentum" not in told.arms
+
+
+def decades(*gains):
+    names = ("continue", "rate × 10", "rate × 100")
+    return {
+        name: Outcome(20, 1 - gain, gain, gain) for name, gain in zip(names, gains, strict=False)
+    }
+
+
+@pytest.mark.parametrize(
+    ("gains", "told"),
+    [
+        ((1e-9, 1e-8, 1e-7), True),
+        ((1.0, 1.01 * IN_STEP, 1.01 * IN_STEP**2.01), True),
+        ((1.0, 0.99 * IN_STEP, 100.0), False),
+        ((1.0, 10.0, 0.99 * 10 * IN_STEP), False),  # beyond ten times the rate it bends
+        ((0.0, 1.0, 10.0), False),
+        ((-1e-3, 1.0, 10.0), False),
+        ((1.0, 10.0, -math.inf), False),
+        ((NAN, 10.0, 100.0), False),
+        ((1.0, 10.0), False),
+        ((), False),
+    ],
+)
+def test_gains_are_in_step_where_they_grow_threefold_with_each_tenfold_rate(gains, told):
+    assert in_step(decades(*gains)) == told
+
+
+@pytest.mark.parametrize(("rate", "tried"), [(1e-5, True), (0.05, False)])
+def test_a_thousand_times_the_rate_is_tried_where_all_below_is_far_too_small(rate, tried):
+    told = gathered(stuck(make=lambda m: torch.optim.SGD(m.parameters(), rate)))
+
+    assert ("rate × 1000" in told.arms) == in_step(told.arms) == tried
+    if tried:
+        tenfold = told.arms["rate × 1000"].gain / told.arms["rate × 100"].gain
+        assert 2 < tenfold < 12
+        assert told.arms["rate × 10"].gain == pytest.approx(
+            10 * told.arms["continue"].gain, rel=0.1
+        )
+
+
+def test_what_settles_is_the_mean_loss_of_the_last_third_of_the_batches():
+    """At rate r on x²/2 each update multiplies x by 1 − r."""
+    problem = Problem.from_function(lambda x: 0.5 * (x * x).sum(), torch.ones(1).double())
+    told = gathered(Run(problem, torch.optim.SGD(problem.model.parameters(), 0.1)))
+
+    for name, rate in (("continue", 0.1), ("rate ÷ 10", 0.01), ("rate × 10", 1.0)):
+        arm = told.arms[name]
+        losses = 0.5 * (1 - rate) ** (2 * np.arange(arm.updates))
+        assert arm.settled == pytest.approx(
+            losses[-(arm.updates // 3) :].mean(), rel=1e-6, abs=1e-30
+        )
+        assert arm.loss == pytest.approx(0.5 * (1 - rate) ** (2 * arm.updates), rel=1e-9, abs=1e-30)
+
+
+def test_an_arm_that_blew_up_settles_nowhere():
+    problem = Problem.from_function(lambda x: 0.5 * (x * x).sum(), torch.ones(1).double())
+    make = torch.optim.SGD(problem.model.parameters(), 1e200)
+    arm = gathered(Run(problem, make)).arms["rate × 100"]
+
+    assert arm.gain == -math.inf
+    assert math.isnan(arm.settled)
 
 
 def test_restarts_are_tried_only_where_the_point_leads_nowhere():

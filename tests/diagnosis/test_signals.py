@@ -1,12 +1,10 @@
 """Planted faults of the signal path are seen for what they are; healthy layers and near misses are not."""
 
 import math
-from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
 from torch import nn
 from torch.nn import functional
 
@@ -410,7 +408,142 @@ def test_the_sizes_of_inputs_targets_and_outputs_are_root_mean_squares():
     assert told.target_size == pytest.approx(float(np.sqrt(np.mean(y.numpy() ** 2))))
     assert told.output_size == pytest.approx(float(np.sqrt(np.mean(out**2))), rel=1e-5)
     deviations = x.numpy()[:, :3].std(0, ddof=1)  # the feature that never varies is left out
-    assert told.input_spread == pytest.approx(deviations.max() / deviations.min(), rel=1e-5)
+    few, many = np.quantile(deviations, [0.05, 0.95])
+    assert told.input_spread == pytest.approx(many / few, rel=1e-5)
+
+
+def test_one_feature_in_forty_that_hardly_varies_spreads_nothing():
+    x = torch.randn(SAMPLES, 40, generator=torch.Generator().manual_seed(5))
+    x[:, 0] *= 1e-6
+    few, many = (signals(network(40, WIDE, 2), x * scale).input_spread for scale in (1.0, ramp(40)))
+
+    assert few < 3
+    assert many > 300
+
+
+def ramp(width):
+    """Scales of features from 1 to 1,000, half of them each."""
+    return torch.tensor([1.0, 1000.0]).repeat_interleave(width // 2)
+
+
+@pytest.mark.parametrize("shift", [0.0, 7.0, -500.0])
+def test_the_offset_is_the_mean_of_the_usual_feature_in_its_own_deviations(shift):
+    x = inputs() * torch.tensor([1.0, 10.0, 100.0, 0.0])
+    x[:, :3] += shift * torch.tensor([1.0, 10.0, 100.0])
+    ratios = np.abs(x.numpy()[:, :3].mean(0)) / x.numpy()[:, :3].std(0, ddof=1)
+
+    assert signals(network(INPUTS, WIDE, 2), x).input_offset == pytest.approx(
+        sorted(ratios)[1], rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.randn(SAMPLES, 1, 2, 2), torch.ones(SAMPLES, INPUTS)],
+    ids=["pictures", "nothing varies"],
+)
+def test_features_that_are_no_columns_or_never_vary_have_no_spread_and_no_offset(x):
+    told = signals(nn.Sequential(nn.Flatten(), *network(INPUTS, WIDE, 2)), x)
+
+    assert told.input_spread is None
+    assert told.input_offset is None
+
+
+@pytest.mark.parametrize(
+    ("last", "bias", "share"),
+    [
+        (nn.Sigmoid(), 0.0, 0.0),
+        (nn.Sigmoid(), 50.0, 1.0),
+        (nn.Tanh(), -50.0, 1.0),
+        (nn.ReLU(), -50.0, 0.0),  # at rest, which is another state
+        (nn.Identity(), 50.0, 0.0),
+    ],
+)
+def test_outputs_where_the_last_activation_is_flat_are_counted(last, bias, share):
+    model = nn.Sequential(*network(INPUTS, WIDE, 1), last)
+    nn.init.constant_(model[2].bias, bias)
+    told = signals(model, y=classes().float()[:, None], loss=nn.MSELoss())
+
+    assert told.output_saturated == share
+
+
+def test_the_saturated_outputs_are_those_with_a_slope_below_a_hundredth_of_a_quarter():
+    model = nn.Sequential(*network(INPUTS, WIDE, 3), nn.Sigmoid())
+    nn.init.normal_(model[2].weight, std=5.0, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        s = model(inputs()).double().numpy()
+
+    expected = np.mean(s * (1 - s) / 0.25 < 0.01)
+    assert 0.1 < expected < 0.9
+    told = signals(model, y=bits(), loss=nn.MSELoss())
+    assert told.output_saturated == pytest.approx(expected)
+
+
+class LastState(nn.Module):
+    """A recurrence of ``factor`` times the identity, and a head on its last state or on all of them."""
+
+    def __init__(self, factor, *, kind=nn.RNN, batch_first=True, everywhere=False):
+        super().__init__()
+        self.cell = kind(INPUTS, 5, batch_first=batch_first)
+        self.head, self.everywhere, self.time = nn.Linear(5, 2), everywhere, int(batch_first)
+        with torch.no_grad():
+            self.cell.weight_hh_l0.copy_(
+                factor * torch.eye(5).repeat(len(self.cell.weight_hh_l0) // 5, 1)
+            )
+            for name, parameter in self.cell.named_parameters():
+                if "bias" in name:
+                    parameter.zero_()
+
+    def forward(self, x):
+        states, _ = self.cell(x)
+        return self.head(
+            states.mean(self.time) if self.everywhere else states.select(self.time, -1)
+        )
+
+
+def sequences(steps, size=1e-3):
+    """So small that the slope of every tanh is 1."""
+    draw = torch.Generator().manual_seed(0)
+    return size * torch.randn(SAMPLES, steps, INPUTS, generator=draw)
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5])
+@pytest.mark.parametrize("steps", [8, 12])
+def test_a_gradient_through_time_shrinks_as_the_powers_of_the_recurrence(factor, steps):
+    told = signals(LastState(factor), sequences(steps))
+
+    norms = factor ** np.arange(steps)
+    assert told.through_time == pytest.approx(np.quantile(norms, 0.25), rel=0.05)
+
+
+def test_a_recurrence_that_keeps_its_state_or_is_asked_at_every_step_keeps_the_gradient():
+    assert signals(LastState(1.0), sequences(12)).through_time == pytest.approx(1, rel=0.05)
+    assert signals(LastState(0.1, everywhere=True), sequences(12)).through_time > 0.8
+    assert signals(LastState(0.1), sequences(12)).through_time < 1e-7
+
+
+def test_the_axis_of_time_is_that_of_the_layer():
+    x = sequences(12)
+    first = signals(LastState(0.1), x).through_time
+    model = LastState(0.1, batch_first=False)
+
+    def loss(out, y):
+        return functional.cross_entropy(out, y)
+
+    turned = Problem(
+        model, [(x, classes())], batch_loss=lambda m, b: loss(m(b[0].transpose(0, 1)), b[1])
+    )
+    assert read_signals(turned, seed=0).through_time == pytest.approx(first, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_gates_are_looked_through_as_well(kind):
+    assert 0 < signals(LastState(0.1, kind=kind), sequences(12)).through_time < 1
+
+
+def test_fewer_than_eight_steps_and_models_without_time_say_nothing_of_it():
+    assert signals(LastState(0.1), sequences(7)).through_time is None
+    assert signals(network(INPUTS, WIDE, 2)).through_time is None
 
 
 @pytest.mark.parametrize(
@@ -453,174 +586,8 @@ def test_outputs_cut_off_at_zero_are_seen_where_targets_are_negative(last, shift
     assert told.outputs_one_sided == cut
 
 
-def regression():
-    return 3 + inputs()[:, :3].exp()
-
-
-def thirds():
-    return (inputs()[:, :1] > torch.tensor([-0.8, 0.3])).sum(1)
-
-
-def shares():
-    return torch.softmax(2 * inputs()[:, :3], dim=1)
-
-
 def bits():
     return (inputs()[:, :3] > torch.tensor([-0.5, 0.4, 1.2])).float()
-
-
-def entropy(y):
-    shares = np.bincount(y.numpy()) / len(y)
-    return float(-(shares * np.log(shares)).sum())
-
-
-W = torch.tensor([0.2, 1.0, 3.0])
-GRID = torch.stack([thirds().roll(k) for k in range(5)], 1)  # five places a sample
-
-CONSTANTS = [
-    (nn.CrossEntropyLoss(), thirds()),
-    (nn.CrossEntropyLoss(weight=W), thirds()),
-    (nn.CrossEntropyLoss(label_smoothing=0.2), thirds()),
-    (nn.CrossEntropyLoss(weight=W, label_smoothing=0.2), thirds()),
-    (nn.CrossEntropyLoss(weight=W, ignore_index=1), thirds()),
-    (nn.CrossEntropyLoss(weight=W, ignore_index=1, label_smoothing=0.2), thirds()),
-    (nn.CrossEntropyLoss(weight=W, label_smoothing=0.2), GRID),
-    (nn.CrossEntropyLoss(weight=W, reduction="sum"), thirds()),
-    (nn.CrossEntropyLoss(), shares()),
-    (nn.CrossEntropyLoss(weight=W, label_smoothing=0.2), shares()),
-    (nn.NLLLoss(weight=W), thirds()),
-    (nn.NLLLoss(weight=W, ignore_index=0), thirds()),
-    (nn.MSELoss(), regression()),
-    (nn.MSELoss(reduction="sum"), regression()),
-    (nn.L1Loss(), regression()),
-    (nn.HuberLoss(delta=0.3), regression()),
-    (nn.SmoothL1Loss(beta=0.5), regression()),
-    (nn.BCELoss(), bits()),
-    (nn.BCELoss(weight=W), bits()),
-    (nn.BCEWithLogitsLoss(), bits()),
-    (nn.BCEWithLogitsLoss(weight=W), bits()),
-    (nn.BCEWithLogitsLoss(pos_weight=W), bits()),
-    (nn.BCEWithLogitsLoss(weight=W, pos_weight=W.flip(0)), shares()),
-]
-
-
-def output_layer(loss, y):
-    """What makes outputs that the loss is for: three numbers, at each place where there are several."""
-    places = nn.Unflatten(1, (3, 5)) if y is GRID else nn.Identity()
-    ends = {nn.NLLLoss: nn.LogSoftmax(dim=1), nn.BCELoss: nn.Sigmoid()}
-    return nn.Sequential(
-        nn.Linear(WIDE, 15 if y is GRID else 3), places, ends.get(type(loss), nn.Identity())
-    )
-
-
-def least(loss, batches):
-    """The mean of a batch's loss, minimized by SciPy over what one output of three numbers may be."""
-    loss = deepcopy(loss).double()
-    ends = {nn.NLLLoss: torch.log_softmax, nn.BCELoss: lambda c, _: torch.sigmoid(c)}
-    end = ends.get(type(loss), lambda c, _: c)
-
-    def mean(numbers):
-        given = end(torch.tensor(numbers, dtype=torch.float64), -1)
-        parts = []
-        for y in batches:
-            out = (
-                given[:, None].expand(len(y), 3, 5)
-                if y.shape[1:] == (5,)
-                else given.expand(len(y), 3)
-            )
-            value = loss(out, y.double() if y.is_floating_point() else y)
-            parts.append(float(value) / (len(y) if loss.reduction == "sum" else 1))
-        return float(np.mean(parts))
-
-    start = np.full(3, 4.0 if isinstance(loss, (nn.MSELoss, nn.L1Loss)) else 0.5)
-    return minimize(mean, start, method="Powell", options={"xtol": 1e-9, "ftol": 1e-14}).fun
-
-
-@pytest.mark.parametrize(
-    ("loss", "y"),
-    CONSTANTS,
-    ids=[f"{k} {type(loss).__name__}" for k, (loss, _) in enumerate(CONSTANTS)],
-)
-def test_the_constant_loss_is_the_least_of_the_loss_itself_over_constant_outputs(loss, y):
-    body = network(INPUTS, WIDE, WIDE)
-    told = signals(nn.Sequential(*body, nn.Tanh(), output_layer(loss, y)), y=y, loss=loss)
-
-    assert told.constant_loss == pytest.approx(least(loss, [y]), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("loss", "y"),
-    [
-        (nn.CrossEntropyLoss(weight=W), thirds()),
-        (nn.MSELoss(), regression()),
-        (nn.HuberLoss(delta=0.3), regression()),
-    ],
-    ids=["classes", "squares", "Huber"],
-)
-def test_the_constant_loss_weighs_batches_as_the_problem_does(loss, y):
-    parts = [slice(0, 10), slice(10, SAMPLES)]
-    batches = [(inputs()[part], y[part]) for part in parts]
-    problem = Problem(network(INPUTS, WIDE, 3), batches, loss, weight=lambda _batch: 1.0)
-    reached = read_signals(problem, seed=0).constant_loss
-
-    assert reached == pytest.approx(least(loss, [y[part] for part in parts]), rel=1e-6)
-    assert reached != pytest.approx(least(loss, [y]), rel=1e-3)
-
-
-def test_the_constant_loss_of_targets_far_from_zero_has_the_digits_of_float64():
-    y = 1e5 + regression()
-    reached = signals(network(INPUTS, WIDE, 3), y=y, loss=nn.MSELoss()).constant_loss
-
-    assert reached == pytest.approx(np.var(y.numpy().astype(float), axis=0).mean(), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("loss", "y"),
-    [
-        (nn.CrossEntropyLoss(), torch.ones(SAMPLES).long()),
-        (nn.BCEWithLogitsLoss(), torch.tensor([1.0, 0.0, 1.0]).expand(SAMPLES, 3).clone()),
-        (nn.MSELoss(), torch.full((SAMPLES, 3), 7.0)),
-        (nn.HuberLoss(), torch.full((SAMPLES, 3), 7.0)),
-    ],
-    ids=lambda each: type(each).__name__ if isinstance(each, nn.Module) else "",
-)
-def test_targets_that_never_vary_are_reached_by_a_constant(loss, y):
-    reached = signals(network(INPUTS, WIDE, 3), y=y, loss=loss).constant_loss
-
-    assert reached == pytest.approx(0.0, abs=1e-11)
-
-
-def test_two_outputs_have_two_rates_of_their_own():
-    y = torch.stack([classes(), torch.zeros(SAMPLES).long()], 1).float()
-    reached = signals(network(INPUTS, WIDE, 2), y=y, loss=nn.BCEWithLogitsLoss()).constant_loss
-
-    assert reached == pytest.approx(entropy(classes()) / 2, rel=1e-4)
-
-
-def test_ignored_targets_are_no_class():
-    y = classes()
-    padded = torch.cat([y, torch.full((SAMPLES,), -100)])
-    told = signals(network(INPUTS, WIDE, 2), torch.cat([inputs(), inputs()]), padded)
-
-    assert told.constant_loss == pytest.approx(entropy(y))
-
-
-def test_a_loss_of_ones_own_has_no_constant_loss():
-    def loss(out, y):
-        return (out[:, 0] - y).square().mean()
-
-    assert signals(network(INPUTS, WIDE, 2), loss=loss).constant_loss is None
-
-
-class Focal(nn.CrossEntropyLoss):
-    """Says that it is a cross-entropy and is none."""
-
-    def forward(self, input, target):  # noqa: A002
-        return (1 - torch.exp(-super().forward(input, target))) ** 2
-
-
-def test_a_loss_made_of_torchs_own_has_no_constant_loss_either():
-    assert signals(network(INPUTS, WIDE, 2), loss=Focal()).constant_loss is None
 
 
 def named(model, batch):
@@ -686,8 +653,9 @@ def test_tokens_recurrence_and_a_layer_used_twice_are_read():
     tokens = torch.randint(9, (SAMPLES, 3), generator=torch.Generator().manual_seed(0))
     told = signals(Recurrent(), tokens)
 
-    assert [layer.module for layer in told.layers] == ["embed", "twice", "twice"]
-    assert [layer.name for layer in told.layers[:2]] == ["embed (Embedding)", "twice (Linear)"]
+    assert [layer.module for layer in told.layers] == ["embed", "cell", "twice", "twice"]
+    assert [layer.name for layer in told.layers[:2]] == ["embed (Embedding)", "cell (GRU)"]
+    assert told.through_time is None  # three steps are too few
     assert told.input_size is None
     assert all(layer.dead < 0.5 for layer in told.layers)
 

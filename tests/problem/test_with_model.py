@@ -69,11 +69,46 @@ def test_it_has_a_cost_of_its_own_in_the_same_unit():
     assert swapped.spent.gradients - begin == pytest.approx(1.0)
 
 
-def test_weight_decay_stays_behind():
-    _, problem = given(weight_decay=0.5)
-    other = network(3, 5, 2, seed=1)
+def decayed(problem, model):
+    """What weight decay adds to the loss of this model."""
+    return problem.with_model(model).value() - given()[1].with_model(model).value()
 
-    assert problem.with_model(other).value() == given()[1].with_model(other).value()
+
+@pytest.mark.parametrize("other", [
+    lambda: network(3, 5, 2, seed=1),
+    lambda: network(3, 7, 4, 2, seed=2),
+    lambda: Standardized(network(3, 5, 2, seed=3), inputs=samples()[0]),
+], ids=["alike", "larger", "wrapped"])  # fmt: skip
+def test_weight_decay_of_one_number_is_that_of_all_parameters(other):
+    model = other()
+    squares = sum(float(p.detach().double().square().sum()) for p in model.parameters())
+
+    assert decayed(given(weight_decay=0.5)[1], model) == pytest.approx(0.25 * squares, rel=1e-6)
+
+
+@pytest.mark.parametrize(("other", "decaying"), [
+    (lambda: network(3, 5, 2, seed=1), {"0.weight": 0.5, "2.bias": 3.0}),
+    (lambda: network(3, 7, 2, seed=1), {"2.bias": 3.0}),  # the weight has another shape
+    (lambda: Standardized(network(3, 5, 2, seed=3), inputs=samples()[0]), {}),  # all other names
+], ids=["alike", "larger", "wrapped"])  # fmt: skip
+def test_weight_decay_by_name_goes_with_equal_names_and_shapes(other, decaying):
+    model = other()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1)
+    _, problem = given(weight_decay={"0.weight": 0.5, "2.bias": 3.0})
+    by_hand = sum(
+        0.5 * decay * float(model.get_parameter(name).detach().double().square().sum())
+        for name, decay in decaying.items()
+    )
+
+    assert decayed(problem, model) == pytest.approx(by_hand, rel=1e-6, abs=1e-12)
+    gradient = problem.with_model(model).gradient() - given()[1].with_model(model).gradient()
+    parts = [
+        decaying.get(name, 0.0) * p.detach().double().flatten()
+        for name, p in model.named_parameters()
+    ]
+    torch.testing.assert_close(gradient.double(), torch.cat(parts), rtol=1e-5, atol=1e-6)
 
 
 def test_a_subset_stays_that_subset():

@@ -64,19 +64,25 @@ def test_nothing_is_shaded_where_nothing_is_wrong(cause):
     assert "Shaded" not in figure.caption
 
 
-def test_nothing_is_shaded_where_wild_first_losses_hide_a_fall():
+def test_wild_first_losses_do_not_hide_where_the_loss_stands():
     told = of([1e9, 1.0, 1e6] + [1.0] * 300)
 
-    assert told.evidence.course.stands_from == 1  # its own noise is as large as its fall
+    (shade,) = shades(history_figure(told))
+    assert shade["x0"] == told.evidence.course.stands_from == 4
+
+
+def test_nothing_is_shaded_where_the_noise_of_spikes_hides_a_fall():
+    told = of([2.0] * 20 + [10.0 if k % 20 == 0 else 0.1 for k in range(280)])
+
+    assert told.evidence.course.stands_from == 1  # spikes make the noise larger than the fall
     figure = history_figure(told)
     assert not shades(figure)
     assert "stands" not in figure.title
 
 
 def test_nothing_is_shaded_where_the_loss_falls_to_its_end():
-    told = of([3.0 * 0.95**k for k in range(80)])
+    told = of([3.0 * 0.95**k for k in range(80)])  # over the last 13 updates it halves
 
-    assert told.evidence.course.stands_from is None
     assert not shades(history_figure(told))
 
 

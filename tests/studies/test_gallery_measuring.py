@@ -1,5 +1,6 @@
 """What is counted on the gallery: the right cause first, among two, false alarms, and how sure that is."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -9,8 +10,12 @@ from unstick.diagnosis.cause import FAMILIES, HEALTHY, Cause
 from unstick.errors import BadRecipe
 from unstick.studies.gallery import STAGES, all_healthy, all_stalls, measuring
 from unstick.studies.gallery.measuring import Case, GalleryResult, measure_gallery, wilson
+from unstick.studies.gallery.unsticking import Unsticking
 
 QUICK = "two-scalars"
+
+
+UNSTUCK = Unsticking("rate × 10", 2.0, 1.0, 1.0, 2.0, inf, 90.0, 100.0, 5)
 
 
 def case(*found, accepted=(Cause.STRICT_SADDLE,), stage="stalled", gradients=10.0, name="one"):
@@ -85,6 +90,20 @@ def test_shares_are_counted_over_what_they_are_of():
     assert told(record, "gradients")[0].startswith("10 in the median stall")
     assert told(record, "confused") == ["strict-saddle taken for dead-units, 2 times"]
     assert told(record, "alarm") == ["one, late, seed 0: dead-units"]
+
+
+def test_what_remedies_reached_is_counted_over_the_stalls_with_a_repair():
+    stuck = replace(UNSTUCK, remedied=inf, constant=1.1, at_random=0.5, gradients=110.0)
+    found = [UNSTUCK, UNSTUCK, stuck, None]
+    stalls = [replace(case(Cause.STRICT_SADDLE), unsticking=one) for one in found]
+    record = result(stalls)
+
+    assert told(record, "unstuck by the best trial")[0].startswith("2 of 3 (66.7%; ")
+    assert told(record, "by one constant answer")[0].startswith("1 of 3")
+    assert told(record, "by the best of random ones")[0].startswith("1 of 3")
+    assert told(record, "trials took") == ["90 gradients in the median stall"]
+    assert told(record, "over their budget") == ["1 of 3"]
+    assert not told(result(stalls[3:]), "over their budget")
 
 
 def test_the_rule_that_always_says_the_same_is_told_beside():
@@ -182,7 +201,8 @@ def test_a_name_that_only_a_healthy_training_has_is_refused_without_those():
 
 def test_a_stall_is_chosen_by_a_part_of_its_name(monkeypatch):
     asked = []
-    monkeypatch.setattr(measuring, "_stalled", lambda stall, seed: asked.append(stall.name))
-    measure_gallery(names=("saddle-of-nothing", "scalars"), healthy=False)
+    monkeypatch.setattr(measuring, "_stalled", lambda stall, *how: asked.append((stall.name, *how)))
+    measure_gallery(names=("saddle-of-nothing", "scalars"), healthy=False, trials=True)
 
-    assert asked == ["two-scalars", "five-scalars", "five-scalars-at-zero"]
+    names = ("two-scalars", "five-scalars", "five-scalars-at-zero")
+    assert asked == [(name, 0, True) for name in names]

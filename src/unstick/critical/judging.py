@@ -223,10 +223,9 @@ def _exact(evidence: Evidence, curvature: Curvature, tau: float, used_up: str) -
             f"{used_up}, and the loss {number(evidence.loss)} is at its lower bound: nothing lies below",
         )
     if zero == 0:
-        return (
-            Kind.MINIMUM,
-            f"{used_up}, and all {n} eigenvalues are positive, the smallest {lowest}",
-        )
+        every = f"all {n} eigenvalues are" if n > 1 else "the only eigenvalue is"
+        smallest = f", the smallest {lowest}" if n > 1 else f": {lowest}"
+        return Kind.MINIMUM, f"{used_up}, and {every} positive{smallest}"
     counted = (
         f"{used_up}; {zero} of {n} eigenvalues are within ±{number(tau)} of zero and none is below"
     )

@@ -76,6 +76,7 @@ class Bench:
         *,
         seed: int,
         rate: float = 1.0,
+        to_rate: float | None = None,
         batch: float = 1.0,
         clip: bool = True,
         decay: bool = True,
@@ -88,6 +89,7 @@ class Bench:
             updates: How many.
             seed: Of the batches and of noise inside the model.
             rate: Multiple of every group's learning rate.
+            to_rate: Learning rate of every group instead, before that.
             batch: Multiple of the batch size.
             clip: Whether gradients are clipped as in the run.
             decay: Whether weights decay as in the run.
@@ -103,7 +105,7 @@ class Bench:
             draw_anew(copy.model, seed)
             copy.forget()
             copy.to_first_rates()
-        copy.set_rates(lambda each: each * rate)
+        copy.set_rates(lambda each: (each if to_rate is None else to_rate) * rate)
         for group in copy.optimizer.param_groups:
             if not decay:
                 group["weight_decay"] = 0.0

@@ -95,7 +95,7 @@ def read_course(history: Sequence[float] | RunTrace | None) -> Course | None:
         scatter=scatter,
         swings=float(turns.mean()) if len(turns) else 0.0,
         curve=_curve(known),
-        stands_from=_stands_from(known, scatter),
+        stands_from=_stands_from(known, _noise(half)),
     )
 
 
@@ -107,13 +107,21 @@ def _curve(known: np.ndarray) -> tuple[float, ...]:
     return tuple(float(part.mean()) for part in _parts(known)) if len(known) else ()
 
 
-def _stands_from(known: np.ndarray, scatter: float) -> int | None:
-    """The first update whose part of the curve is as low as any later one, to a twentieth of it and to twice its error."""
+def _noise(losses: np.ndarray) -> float:
+    """Standard deviation of single losses, from second differences: of a smooth fall next to nothing is left."""
+    return float(np.diff(losses, n=2).std()) / math.sqrt(6) if len(losses) > 3 else 0.0
+
+
+def _stands_from(known: np.ndarray, noise: float) -> int | None:
+    """The first update whose part of the curve is as low as any later one, to a twentieth of it and to twice its error.
+
+    Noise is that of neighbors, so that a smooth fall counts for none.
+    """
     parts = _parts(known)
     begin = 0
     for k, part in enumerate(parts):
         mean, later = part.mean(), min(other.mean() for other in parts[k:])
-        if mean - later <= max(0.05 * abs(mean), 2 * scatter / math.sqrt(len(part))):
+        if mean - later <= max(0.05 * abs(mean), 2 * noise / math.sqrt(len(part))):
             return begin + 1 if k < len(parts) - 1 else None
         begin += len(part)
     return None

@@ -364,8 +364,8 @@ def _fill(
         changes["no clipping"] = {"clip": False}
     if steps.coupled or steps.decoupled:
         changes["no decay"] = {"decay": False}
-    if 0 < steps.rate < 0.5 * steps.highest_rate:
-        changes["highest rate"] = {"rate": steps.highest_rate / steps.rate}
+    if steps.rate < 0.5 * steps.highest_rate:
+        changes["highest rate"] = {"to_rate": steps.highest_rate}
     if steps.momentum >= 0.5 or steps.adaptive:
         changes.pop("momentum")
     for number, (name, change) in enumerate(changes.items()):

@@ -20,8 +20,10 @@ from unstick.problem.problem import Problem
 __all__ = ["Given", "Reach", "reach_of"]
 
 SCALES = (10.0, 100.0)  # far out
+FAR = 6  # random directions that are followed far out, both ways
 DRAWS = 10  # random parameters as large as the present ones, at least 1
 GROWS = 1.05  # from the middle scale to the largest, for what is unbounded
+ENDS = 0.02  # of the whole fall, that the last third of the steps may have
 STEPS, RATE = 150, 0.3  # of Adam, on the outputs themselves
 
 
@@ -56,7 +58,7 @@ def reach_of(
         None where outputs are no floating-point tensor or the loss cannot be taken of outputs alone.
 
     Cost:
-        Twenty forward passes, and three hundred losses of the outputs alone where they are bounded.
+        Forty forward passes, and three hundred losses of the outputs alone where they are bounded.
     """
     if output is None or not output.is_floating_point() or output.ndim < 1:
         return None
@@ -66,7 +68,7 @@ def reach_of(
         width * torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta)
         for _ in range(DRAWS)
     ]
-    far = [theta, -theta, drawn[0], -drawn[0], drawn[1], -drawn[1]]  # biases of either sign
+    far = [sign * way for way in (theta, *drawn[:FAR]) for sign in (1, -1)]
     seen = [[_outputs(problem, way, batch) for way in (theta, -theta, *drawn)]]
     seen += [[_outputs(problem, scale * way, batch) for way in far] for scale in SCALES]
     ranges: list[tuple[float, float]] = []
@@ -88,7 +90,8 @@ def reach_of(
     if not reach.bounded:
         return reach
     floor = _lowest(problem, batch, output, reach)
-    free = _lowest(problem, batch, output, Reach(-math.inf, math.inf, False, None, None))
+    anything = Reach(-math.inf, math.inf, False, None, None)
+    free = _lowest(problem, batch, output, anything, falls=False)
     if floor is None or free is None:
         return reach
     return Reach(low, high, shares, floor, min(free, floor))
@@ -131,13 +134,15 @@ def _are_shares(outputs: Tensor) -> bool:
     return bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
 
 
-def _lowest(problem: Problem, batch: Batch, output: Tensor, reach: Reach) -> float | None:
-    """The loss of the best outputs inside the reach, by descent on them."""
+def _lowest(
+    problem: Problem, batch: Batch, output: Tensor, reach: Reach, *, falls: bool = True
+) -> float | None:
+    """The loss of the best outputs inside the reach, by descent on them; None where it must not fall on and on, and does."""
     loss_of = problem.require_whole("diagnosis").objective.batch_loss
     with torch.inference_mode(False), torch.enable_grad():
         free = torch.zeros_like(output, requires_grad=True)
         adam = torch.optim.Adam([free], lr=RATE)
-        best = math.inf
+        best, seen = math.inf, list[float]()
         try:
             for _ in range(STEPS):
                 adam.zero_grad()
@@ -146,12 +151,15 @@ def _lowest(problem: Problem, batch: Batch, output: Tensor, reach: Reach) -> flo
                 if not math.isfinite(value):
                     break
                 best = min(best, value)
+                seen.append(best)
                 (gradient,) = torch.autograd.grad(loss, free)
                 free.grad = gradient * free.numel()  # Adam's ε shall not count
                 adam.step()
         except REFUSALS:
             return None
-    return best if math.isfinite(best) else None
+    if not seen or not (falls or seen[len(seen) * 2 // 3] - best < ENDS * (seen[0] - best)):
+        return None
+    return best
 
 
 def _inside(free: Tensor, reach: Reach) -> Tensor:

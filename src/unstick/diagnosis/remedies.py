@@ -68,6 +68,7 @@ class Remedy:
         code: The same for a user's own ``model``, ``optimizer`` and ``loader``.
         keeps_weights: Whether what was learned stays.
         random: Whether another seed changes it otherwise.
+        bound: Whether it holds numbers or names of the model as it is, so that no changed one can take it.
         price: Gradients that the change itself takes.
         key: What it is made again from, parts joined by " & ".
         joined: Those it was joined from, in the order in which they are applied.
@@ -80,6 +81,7 @@ class Remedy:
     code: str
     keeps_weights: bool = True
     random: bool = False
+    bound: bool = False
     price: float = 0.0
     key: str = ""
     joined: tuple["Remedy", ...] = ()
@@ -100,9 +102,15 @@ class Remedy:
         return not self.keeps_weights, "model" in self.groups, len(self.groups)
 
     def __add__(self, other: "Remedy") -> "Remedy":
-        """Both, part by part in the order of ``GROUPS``; parts of one group in the order given."""
+        """Both, part by part in the order of ``GROUPS``; parts of one group in the order given.
+
+        Raises:
+            NotPossible: One changes the model, and the other is bound to it as it is.
+        """
         order = list(GROUPS)
         parts = sorted((*self.parts, *other.parts), key=lambda part: order.index(part.group))
+        if any(part.bound for part in parts) and parts[0].group == "model":
+            raise NotPossible("it belongs to the model as it is, and that is changed")
 
         def change(copy: Copy) -> None:
             for part in parts:
@@ -116,6 +124,7 @@ class Remedy:
             code="\n".join(part.code for part in parts),
             keeps_weights=all(part.keeps_weights for part in parts),
             random=any(part.random for part in parts),
+            bound=any(part.bound for part in parts),
             price=sum(part.price for part in parts),
             key=" & ".join(part.key for part in parts),
             joined=tuple(parts),
@@ -219,7 +228,8 @@ def rate_by_curvature(samples: int) -> Remedy:
         "the rate one over the largest curvature there",
         "step",
         change,
-        "top = unstick.curvature_ends(problem, lowest=0, highest=1, tolerance=0.05).highest.values[0]\n"
+        "here = problem.with_model(model)\n"
+        "top = unstick.curvature_ends(here, lowest=0, highest=1, tolerance=0.05).highest.values[0]\n"
         'for group in optimizer.param_groups:\n    group["lr"] = 1 / float(top)',
         price=CURVATURE_PRICE * min(1.0, CURVED / max(1, samples)),
     )
@@ -326,6 +336,7 @@ def move_to(theta: Tensor, about: str) -> Remedy:
         "place",
         lambda copy: copy.move_to(theta),
         "unstick.escape(problem)  # moves the model, and measures before and after",
+        bound=True,
     )
 
 
@@ -382,9 +393,15 @@ def new_start(scheme: str | None) -> Remedy:
         copy.to_first_rates()
 
     drawn = (
+        "known = set()\n"
+        "for module in model.modules():\n"
+        '    if hasattr(module, "reset_parameters"):\n'
+        "        module.reset_parameters()\n"
+        "        known |= {id(p) for p in module.parameters(recurse=False)}\n"
         "with torch.no_grad():\n"
         "    for p in model.parameters():\n"
-        "        p.copy_(max(1.0, p.abs().max().item()) * torch.randn_like(p))"
+        "        if p.requires_grad and id(p) not in known:\n"
+        "            p.copy_(max(1.0, p.abs().max().item()) * torch.randn_like(p))"
     )
     return Remedy(
         "new start",
@@ -420,6 +437,7 @@ def best_start(points: int) -> Remedy:
         + FIRST_RATES,
         keeps_weights=False,
         random=True,
+        bound=True,
         price=points / 3,
     )
 
@@ -463,6 +481,7 @@ def revive(signals: Signals) -> Remedy:
         "            layer.bias[units] = 0\n"
         "optimizer.state.clear()",
         random=True,
+        bound=True,
     )
 
 
@@ -530,8 +549,11 @@ def _exchanged(names: Sequence[str], made: str) -> str:
     listed = ", ".join(f'"{name}"' for name in names)
     return (
         f"for name in [{listed}]:\n"
-        '    parent, _, own = name.rpartition(".")\n'
-        f"    setattr(model.get_submodule(parent), own, {made})"
+        "    old = model.get_submodule(name)\n"
+        "    for each, module in list(model.named_modules(remove_duplicate=False)):\n"
+        "        if module is old:\n"
+        '            parent, _, own = each.rpartition(".")\n'
+        f"            setattr(model.get_submodule(parent), own, {made})"
     )
 
 

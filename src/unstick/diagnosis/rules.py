@@ -43,6 +43,9 @@ NOTHING = 1e-6
 SHRINKS = 2.0
 """Power of e by which weight decay alone may shrink weights over a run before it is held against the training."""
 
+TOLD = 10.0
+"""A multiple of the whole way from which on it is told as such: a run that blew up came from far above."""
+
 SPREAD, OFFSET = 300.0, 30.0
 """Deviations of features beside each other, and a feature's mean beside its deviation, beyond which steps suit none or one."""
 
@@ -108,7 +111,6 @@ EXPLAINS: Final[Mapping[Cause, tuple[Cause, ...]]] = {
         Cause.SYMMETRIC_UNITS,
         Cause.LEARNING_RATE_TOO_SMALL,
         Cause.ILL_CONDITIONED_VALLEY,
-        Cause.DEGENERATE_POINT,
         Cause.MODEL_FLOOR,
     ),
     Cause.VANISHING_GRADIENT: (
@@ -146,7 +148,6 @@ EXPLAINS: Final[Mapping[Cause, tuple[Cause, ...]]] = {
         Cause.STRICT_SADDLE,
         Cause.DEGENERATE_POINT,
         Cause.MODEL_FLOOR,
-        Cause.VANISHING_GRADIENT,
     ),
     Cause.DEGENERATE_POINT: (
         Cause.STRICT_SADDLE,
@@ -181,6 +182,8 @@ def _progressing(e: Evidence) -> Support | None:
     """The loss still falls at a pace that matters, or the task is learned."""
     if e.course is not None and e.course.blew_up:
         return None
+    if e.course is not None and e.course.highest > SPIKE * e.course.first > 0 and e.stuck > 0.9:
+        return None  # coming back from an explosion to where nothing is learned is no progress
     reasons: list[str] = []
     strength = 0.0
     left = max(e.loss - e.bound, 1e-300)
@@ -207,11 +210,11 @@ def _progressing(e: Evidence) -> Support | None:
     if moving and course is not None and course.updates < EARLY:
         strength = max(strength, 0.91)
         reasons.append(
-            f"after {course.updates} updates it is early, and a copy trained on lowered the loss by {gained:.1%} of the whole way"
+            f"after {course.updates} updates it is early, and a copy trained on lowered the loss by {_gained(gained or 0.0)}"
         )
     if moving and course is None and gained is not None and gained >= 2 * MATTERS:
         strength = max(strength, 0.91)
-        reasons.append(f"a copy trained on lowered the loss by {gained:.1%} of the whole way")
+        reasons.append(f"a copy trained on lowered the loss by {_gained(gained or 0.0)}")
     if e.level_known and e.stuck < LEARNED:
         strength = max(strength, 0.92)
         reasons.append(f"{1 - e.stuck:.0%} of the way from nothing learned is done")
@@ -234,7 +237,7 @@ def _zero_path(e: Evidence) -> Support | None:
     gains = [o.gain for o in e.arms.values() if math.isfinite(o.gain)]
     if e.level > 0 and any(g > MATTERS * e.level for g in gains):
         return None
-    whole = e.point.gradient_norm == 0.0
+    whole = e.point.gradient_norm == 0.0 or s.still_share > 0.5
     told = f"the gradient of {_names(s.always_still)} is zero for every sample, also at nudged and at random parameters"
     return Support(Cause.ZERO_GRADIENT_PATH, 0.97 if whole else 0.6, (told,))
 
@@ -321,7 +324,9 @@ def _inputs(e: Evidence) -> Support | None:
         told = f"the largest deviations of features are {number(s.input_spread)} times the smallest"
         return Support(Cause.UNSCALED_INPUTS, 0.7, (told,))
     if s.input_offset is not None and s.input_offset > OFFSET:
-        told = f"a feature lies {number(s.input_offset)} of its standard deviations from zero"
+        told = (
+            f"features lie {number(s.input_offset)} of their standard deviations from zero (median)"
+        )
         return Support(Cause.UNSCALED_INPUTS, 0.6, (told,))
     return None
 
@@ -344,7 +349,8 @@ def _mismatch(e: Evidence) -> Support | None:
     reach = s.reach
     if reach is None or reach.floor is None or reach.free is None or e.level <= 0:
         return None
-    cut = (reach.floor - reach.free) / max(e.level, e.loss - reach.free)
+    free = max(reach.free, e.bound)  # a loss may fall further for outputs that mean nothing
+    cut = (reach.floor - free) / max(e.level, e.loss - free)
     if cut < CUT:
         return None
     kind = (
@@ -354,7 +360,7 @@ def _mismatch(e: Evidence) -> Support | None:
     )
     told = (
         f"whatever the parameters, outputs {kind}: with those the loss cannot fall below {number(reach.floor)}, with any "
-        f"outputs below {number(reach.free)}"
+        f"outputs it reaches {number(free)}"
     )
     return Support(Cause.LOSS_OUTPUT_MISMATCH, 0.92 if cut > 2 * CUT else 0.85, (told,))
 
@@ -386,13 +392,13 @@ def _too_large(e: Evidence) -> Support | None:
         and not _learning(e)
     ):
         reasons.append(
-            f"with a tenth of the rate a copy gained {smaller:.1%} of the whole way, unchanged {_gained(same)}"
+            f"with a tenth of the rate a copy gained {_gained(smaller)}, unchanged {_gained(same)}"
         )
         strength = max(strength, 0.75)
     held = _settles(e, "rate ÷ 10")
     if held is not None and held > 2 * MATTERS and not _learning(e) and strength < 0.75:
         reasons.append(
-            f"with a tenth of the rate the batch losses settle lower, by {held:.1%} of the whole way"
+            f"with a tenth of the rate the batch losses settle lower, by {_gained(held)}"
         )
         strength = 0.75
     if (
@@ -426,7 +432,7 @@ def _too_small(e: Evidence) -> Support | None:
             best = max(best, thousand)
         if best > MATTERS / 10:
             told = (
-                f"gains grow with the rate: unchanged {same:.2%} of the whole way, at ten times the rate {ten:.2%}, at a "
+                f"gains grow with the rate: unchanged {_gained(same)}, at ten times the rate {ten:.2%}, at a "
                 f"hundred {hundred:.2%}, at most {best:.1%}"
             )
             return Support(Cause.LEARNING_RATE_TOO_SMALL, 0.85 if best > MATTERS else 0.75, (told,))
@@ -434,9 +440,7 @@ def _too_small(e: Evidence) -> Support | None:
         return None
     if ten is not None and not math.isfinite(ten):
         return None
-    told = (
-        f"with a higher rate a copy gained {best:.1%} of the whole way, unchanged {_gained(same)}"
-    )
+    told = f"with a higher rate a copy gained {_gained(best)}, unchanged {_gained(same)}"
     return Support(Cause.LEARNING_RATE_TOO_SMALL, 0.85 if best > 3 * MATTERS else 0.6, (told,))
 
 
@@ -448,7 +452,7 @@ def _schedule(e: Evidence) -> Support | None:
         return None
     told = (
         f"the rate fell to {number(steps.rate / steps.highest_rate)} of {number(steps.highest_rate)}; with that a copy gained "
-        f"{restored:.1%} of the whole way, unchanged {_gained(same)}"
+        f"{_gained(restored)}, unchanged {_gained(same)}"
     )
     return Support(Cause.SCHEDULE_EXHAUSTED, 0.93, (told,))
 
@@ -457,7 +461,7 @@ def _clipping(e: Evidence) -> Support | None:
     free, same = e.gain("no clipping"), e.gain("continue")
     if free is None or same is None or not _ahead(free, same) or _learning(e):
         return None
-    told = f"without clipping a copy gained {free:.1%} of the whole way, with it {_gained(same)}"
+    told = f"without clipping a copy gained {_gained(free)}, with it {_gained(same)}"
     return Support(Cause.GRADIENT_CLIPPING, 0.93, (told,))
 
 
@@ -500,11 +504,14 @@ def _noise(e: Evidence) -> Support | None:
         return None
     if large - same < 2 * MATTERS or large < MATTERS:
         return None
-    told = f"with batches 16 times as large a copy gained {large:.1%} of the whole way, unchanged {_gained(same)}"
+    told = (
+        f"with batches 16 times as large a copy gained {_gained(large)}, unchanged {_gained(same)}"
+    )
     sure = smaller is not None and smaller > same
     here, lower = _settles(e, "batch × 16"), _settles(e, "rate ÷ 10")
-    if here is not None and lower is not None and e.steps is not None:
-        sure = sure and not (e.steps.batch_size >= FEW and lower > ALONE * here)
+    several = e.steps is not None and e.steps.batch_size >= FEW
+    if several and here is not None and lower is not None and lower > ALONE * here:
+        return Support(Cause.GRADIENT_NOISE_FLOOR, 0.45, (told,))
     strength = (0.94 if large - same > 4 * MATTERS else 0.85) if sure else 0.6
     return Support(Cause.GRADIENT_NOISE_FLOOR, strength, (told,))
 
@@ -605,7 +612,7 @@ def _minimum(e: Evidence) -> Support | None:
         )
         if best >= MATTERS or not gains or (e.course is not None and e.course.updates < EARLY):
             return None
-        told = f"nothing that was tried from here gained more than {best:.2%} of the whole way"
+        told = f"nothing that was tried from here gained more than {_gained(best)}"
         return Support(Cause.MODEL_FLOOR, 0.55 if best < MATTERS / 4 else 0.5, (told,))
     strength = 0.8 if p.kind == Kind.MINIMUM else 0.6 if flat else 0.4
     if e.restarts is None:
@@ -633,7 +640,12 @@ def _ahead(changed: float, same: float) -> bool:
 
 
 def _gained(share: float) -> str:
-    return f"{share:.1%}" if math.isfinite(share) else "it blew up"
+    """A part of the whole way, for people."""
+    if not math.isfinite(share):
+        return "it blew up"
+    if abs(share) > TOLD:
+        return f"{number(share, 2)} times the whole way"
+    return f"{share:.1%} of the whole way".replace("-", "−")
 
 
 def _settles(e: Evidence, arm: str) -> float | None:

@@ -83,7 +83,7 @@ class Signals:
     )
     output_saturated: float = 0.0  # share of outputs that sit where the last activation is flat
     through_time: float | None = (
-        None  # gradient at the step of a sequence where it is least over where it is largest
+        None  # gradient at the inputs of a sequence: the lower quartile of its steps over the largest
     )
     reach: Reach | None = None  # what outputs the model can give at all
 
@@ -106,6 +106,7 @@ def read_signals(problem: Problem, *, seed: int) -> Signals:
     still = _still(part, [theta], seed)
     stays = tuple(name for name in _still(part, [nudged], seed) if name in still)
     random = [_random(part, generator) for _ in range(3)]
+    random.append(random[0].abs() + 1.0)  # where no ReLU is dead, if it ever lives
     always = tuple(name for name in _still(part, random, seed) if name in stays)
     inputs, targets = _floats(batch)
     return Signals(

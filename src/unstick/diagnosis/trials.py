@@ -302,7 +302,9 @@ class _Arena:
         for k, one in enumerate(good[:4]):
             for other in good[k + 1 :][:6]:
                 parts = frozenset([*one.remedy.key.split(" & "), *other.remedy.key.split(" & ")])
-                if set(one.remedy.groups) & set(other.remedy.groups) or parts in known:
+                pair = one.remedy, other.remedy
+                bound = any(r.bound for r in pair) and any("model" in r.groups for r in pair)
+                if set(one.remedy.groups) & set(other.remedy.groups) or parts in known or bound:
                     continue
                 known.add(parts)
                 found.append(one.remedy + other.remedy)

@@ -39,7 +39,7 @@ class Unsticking:
     stalled: float
     repaired: float  # by the documented repair
     remedied: (
-        float  # after the remedy, trained on as long as the stalled run; nan where none helped
+        float  # after the remedy, trained on as long as the stalled run; inf where none helped
     )
     constant: float  # the same after ``CONSTANT``
     at_random: (

@@ -141,7 +141,7 @@ def _lowest(
     loss_of = problem.require_whole("diagnosis").objective.batch_loss
     with torch.inference_mode(False), torch.enable_grad():
         free = torch.zeros_like(output, requires_grad=True)
-        adam = torch.optim.Adam([free], lr=RATE)
+        adam = torch.optim.Adam([free], lr=RATE, betas=(0.9, 0.9))  # first slopes may be huge
         best, seen = math.inf, list[float]()
         try:
             for _ in range(STEPS):
@@ -149,6 +149,8 @@ def _lowest(
                 loss = loss_of(Given(_inside(free, reach)), batch)
                 value = float(loss.detach())
                 if not math.isfinite(value):
+                    if not falls:
+                        return None  # not every output is one for this loss
                     break
                 best = min(best, value)
                 seen.append(best)

@@ -1,11 +1,20 @@
+import math
+from dataclasses import replace
+
 import pytest
 
 from report.examples import gallery
 from unstick.diagnosis.cause import Cause
-from unstick.report.gallery_figures import alarms_table, confusion_figure, wrong_table
+from unstick.report.gallery_figures import (
+    alarms_table,
+    confusion_figure,
+    unsticking_table,
+    wrong_table,
+)
 from unstick.report.page import to_html
 from unstick.report.story import Tone, story_of
 from unstick.studies.gallery.measuring import Case, GalleryResult
+from unstick.studies.gallery.unsticking import Unsticking
 
 
 def cell(told, was, found):
@@ -76,6 +85,24 @@ def test_a_case_without_a_cause_is_nothing_found():
     stall = Case("open", 0, "stalled", (Cause.DEAD_UNITS,), (), 1.0)
 
     assert cell(GalleryResult((stall,), (), (), "complete", 1.0), "dead-units", "nothing")[1] == -1
+
+
+def test_what_the_best_remedy_came_to_is_listed_those_still_stuck_first():
+    reached = Unsticking("rate × 10", 2.0, 0.1, 0.3, math.inf, 1.9, 200.0, 500.0, 5)
+    missed = replace(reached, remedied=1.0, remedy="")
+    cases = [
+        Case("one", 0, "stalled", (Cause.DEAD_UNITS,), (Cause.DEAD_UNITS,), 1.0, each)
+        for each in (reached, missed, None)
+    ]
+    told = GalleryResult(tuple(cases), (), (), "complete", 1.0)
+
+    assert [row[2:] for row in unsticking_table(told).rows] == [
+        ("none helped", "no", "2", "1", "0.1", "–", "1.9"),
+        ("rate × 10", "yes", "2", "0.3", "0.1", "–", "1.9"),
+    ]
+    assert "brought 1 of 2 stalls" in to_html(told)
+    assert unsticking_table(gallery()) is None
+    assert "best remedy came to" not in to_html(gallery())
 
 
 def test_an_interrupted_gallery_is_said_to_be_incomplete_and_draws_nothing_without_cases():

@@ -44,7 +44,7 @@ RESERVE = 0.98
 """Part of the budget that is planned with: updates and batches come in whole numbers."""
 
 SIMPLER = 0.05
-"""Part of the gain that a remedy may be behind the best and still comes first, if it changes less."""
+"""Part of the gain that a remedy may be behind the best and still comes first, if it changes less or goes with the cause."""
 
 UNKNOWN_UPDATES = 200  # of a run without history
 UPDATES = 60_000
@@ -333,7 +333,7 @@ class _Arena:
                 for e in ended
                 if e.last == best.last and e.score <= near and self._helped(e, unchanged) == good
             ]
-            simplest = min(alike, key=lambda e: e.remedy.intrusion)
+            simplest = min(alike, key=lambda e: (e.remedy.intrusion, others.index(e)))
             ended.remove(simplest)
             ended.insert(0, simplest)
         return tuple(self._trial(entry, unchanged, outcome) for entry in ended)

@@ -8,10 +8,11 @@ import math
 from collections import Counter
 
 from unstick.diagnosis.cause import HEALTHY, Cause
+from unstick.record import number
 from unstick.report.figures import Figure, Table, Trace, axis, counted, figure_layout
 from unstick.studies.gallery.measuring import Case, GalleryResult
 
-__all__ = ["alarms_table", "confusion_figure", "wrong_table"]
+__all__ = ["alarms_table", "confusion_figure", "unsticking_table", "wrong_table"]
 
 HEALTHY_ROW = "healthy"
 
@@ -98,6 +99,33 @@ def wrong_table(told: GalleryResult) -> Table | None:
         if not case.right
     ]
     return Table(("training", "seed", "was", "found first", "then"), tuple(rows)) if rows else None
+
+
+def unsticking_table(told: GalleryResult) -> Table | None:
+    """What each stall came to after its best remedy, beside its repair and other choices; nothing where none was tried."""
+    rows = [
+        (
+            case.name,
+            f"{case.seed}",
+            u.remedy or "none helped",
+            "yes" if u.unstuck else "no",
+            *(_reached(loss) for loss in (u.stalled, u.remedied, u.repaired)),
+            _reached(u.constant),
+            _reached(u.at_random),
+        )
+        for case in sorted(told.stalls, key=lambda case: _unstuck(case))
+        if (u := case.unsticking) is not None
+    ]
+    header = ("training", "seed", "best remedy", "unstuck", "stalled at", "with it", "repaired")
+    return Table((*header, "constant answer", "best at random"), tuple(rows)) if rows else None
+
+
+def _unstuck(case: Case) -> bool:
+    return case.unsticking is not None and case.unsticking.unstuck
+
+
+def _reached(loss: float) -> str:
+    return number(loss) if math.isfinite(loss) else "–"
 
 
 def alarms_table(told: GalleryResult) -> Table | None:

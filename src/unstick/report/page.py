@@ -35,7 +35,12 @@ from unstick.report.evidence_figures import (
     values_table,
 )
 from unstick.report.figures import Figure, Table, counted
-from unstick.report.gallery_figures import alarms_table, confusion_figure, wrong_table
+from unstick.report.gallery_figures import (
+    alarms_table,
+    confusion_figure,
+    unsticking_table,
+    wrong_table,
+)
 from unstick.report.knobs import members_table
 from unstick.report.layer_figures import blocks_figure, mass_figures, signal_figures
 from unstick.report.loss_figures import escape_figure, history_figure, line_figures, run_figure
@@ -210,6 +215,13 @@ def _of_gallery(told: GalleryResult) -> Iterable[Section]:
     wrong = sum(not case.right for case in told.stalls)
     lead = f"{counted(wrong, 'stall')} of {len(told.stalls):,} where another cause came first."
     yield Section("Where it was wrong", lead, table=wrong_table(told))
+    tried = [case.unsticking for case in told.stalls if case.unsticking is not None]
+    unstuck = sum(one.unstuck for one in tried)
+    lead = (
+        f"The best remedy brought {unstuck} of {counted(len(tried), 'stall')} to within a fifth of the way of the documented "
+        "repair, trained on for as long as the stalled run. Losses of all data; the others first."
+    )
+    yield Section("What the best remedy came to", lead, table=unsticking_table(told))
     alarms = sum(case.alarm for case in told.healthy)
     lead = f"{counted(alarms, 'false alarm')} on {counted(len(told.healthy), 'healthy training')}."
     yield Section("Healthy trainings that were not recognized", lead, table=alarms_table(told))

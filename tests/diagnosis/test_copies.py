@@ -16,6 +16,7 @@ from unstick.diagnosis.run import Run
 from unstick.errors import BadModel
 from unstick.problem.problem import Problem
 from unstick.training import hand_over, insert_normalization
+from unstick.training.normalization import add_alike
 from unstick.training.order import BatchOrder
 
 SAMPLES = 30
@@ -377,7 +378,7 @@ def test_more_parameters_join_with_the_settings_of_the_first_group():
     bench = grouped()
     extra = [nn.Parameter(torch.zeros(2))]
     copy = Copy(bench, 0)
-    copy.optimize_too(extra)
+    add_alike(copy.optimizer, extra)
 
     last = copy.optimizer.param_groups[-1]
     assert last["params"] == extra

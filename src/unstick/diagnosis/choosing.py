@@ -26,6 +26,7 @@ from unstick.diagnosis.surgery import (
     takes_shares_only,
     trailing_modules,
 )
+from unstick.problem.objective import CLASSIFYING, ELEMENTWISE
 
 __all__ = ["Choice", "choose", "draw_remedies", "remedy_of"]
 
@@ -43,9 +44,6 @@ RECTIFYING = (*r.RECTIFIERS, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU)
 
 STARTS = 64
 """Random starts of a small problem that the best is taken of."""
-
-STRUCTURAL = ("model",)
-"""What can help where no parameter has a gradient."""
 
 FOR: Final[Mapping[Cause, tuple[str, ...]]] = {
     Cause.STRICT_SADDLE: ("escape", "noise", "new start", "best start", "rate × 10", "Adam 0.01", "Adam 0.05"),
@@ -149,11 +147,9 @@ def choose(
         first = sure[0].cause
     shelf = _Shelf(bench, evidence, tried)
     names = list(FOR[first])
-    for other in causes[1:3]:
+    for other in causes[1:3] if first != Cause.ZERO_GRADIENT_PATH else ():
         if other.strength >= 0.5 and other.cause not in HEALTHY:
             names += FOR[other.cause][:4]
-    if first == Cause.ZERO_GRADIENT_PATH:
-        names = list(FOR[first])
     found: dict[str, Remedy] = {}
     skipped: dict[str, str] = {}
     if useless := _useless(first, evidence):
@@ -226,7 +222,6 @@ class _Shelf:
 
     def __init__(self, bench: Bench, evidence: Evidence, tried: Escape | None) -> None:
         self.bench, self.evidence, self.tried = bench, evidence, tried
-        self._made: dict[str, Remedy] = {}
         self._basic: dict[str, Callable[[], Remedy]] = {
             "escape": self._escape,
             "noise": lambda: r.noise(1.0),
@@ -267,14 +262,8 @@ class _Shelf:
         Raises:
             NotPossible: It does not fit this run.
         """
-        if name in self._made:
-            return self._made[name]
-        parts = [self._one(part) for part in name.split(" & ")]
-        whole = parts[0]
-        for part in parts[1:]:
-            whole = whole + part
-        self._made[name] = whole
-        return whole
+        first, *rest = [self._one(part) for part in name.split(" & ")]
+        return sum(rest, first)
 
     def _one(self, name: str) -> Remedy:
         made = self._basic.get(name)
@@ -414,15 +403,7 @@ def _outputs_for(loss: nn.Module | None, output: torch.Tensor) -> list[nn.Module
         return [nn.LogSoftmax(-1)]
     if isinstance(loss, nn.BCELoss):
         return [nn.Sigmoid()]
-    known = (
-        nn.CrossEntropyLoss,
-        nn.BCEWithLogitsLoss,
-        nn.MSELoss,
-        nn.L1Loss,
-        nn.SmoothL1Loss,
-        nn.HuberLoss,
-    )
-    if isinstance(loss, known):
+    if isinstance(loss, (*CLASSIFYING, *ELEMENTWISE)):
         return [nn.Identity()]
     several = output.ndim > 1 and output.shape[-1] > 1
-    return [nn.Softmax(-1) if several else nn.Sigmoid(), nn.Identity()]  # fmt: skip
+    return [nn.Softmax(-1) if several else nn.Sigmoid(), nn.Identity()]

@@ -133,12 +133,6 @@ class Copy:
         self.parameters = {name: twins[p] for name, p in self.parameters.items()}
         self.objective.model = model
 
-    def optimize_too(self, parameters: list[nn.Parameter]) -> None:
-        """More parameters for the optimizer, with the settings of its first group."""
-        first = self.optimizer.param_groups[0]
-        settings = {key: value for key, value in first.items() if key != "params"}
-        self.optimizer.add_param_group({"params": parameters, **settings})
-
     def _pace(self, update: int) -> float:
         return min(1.0, (update + 1) / self.warmup) if self.warmup else 1.0
 

@@ -6,8 +6,7 @@ Does not answer: where training ends afterwards.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite
-from statistics import median
+from math import isfinite
 from typing import Any, Final
 
 from torch.optim import Optimizer
@@ -19,7 +18,7 @@ from unstick.diagnosis.bench import Bench
 from unstick.diagnosis.cause import HEALTHY, Cause
 from unstick.diagnosis.choosing import Choice, choose
 from unstick.diagnosis.confirming import confirmed
-from unstick.diagnosis.evidence import Evidence, coupled_decay, gather
+from unstick.diagnosis.evidence import Evidence, gather, with_coupled_decay
 from unstick.diagnosis.portrait import Portrait, paint
 from unstick.diagnosis.rules import Support, support
 from unstick.diagnosis.run import Run
@@ -306,8 +305,7 @@ def try_remedies(
     if not evidence.arms:
         why = "the optimizer's steps could not be tried"
         return Tested((), (("every remedy", why),), None, "complete")
-    decay = coupled_decay(run)
-    bench = Bench(run, run.problem.with_decay(decay) if decay else run.problem)
+    bench = Bench(run, with_coupled_decay(run))
     choice = choosing(bench)
     if not choice.remedies:
         return Tested((), choice.skipped, None, "complete")
@@ -352,7 +350,7 @@ def summarize(
     best, updates = trials[0], trials[0].updates
     more = sum(trial.helped for trial in trials) - 1
     others = f"; {more} other{'s' if more > 1 else ''} helped too" if more else ""
-    went_on = median(x if isfinite(x) else inf for x in best.continue_losses)
+    went_on = best.loss_unchanged
     unchanged = f"reached {number(went_on)}" if isfinite(went_on) else "blew up"
     return (
         f"{what} Of {length} tried from here the best is: {best.about}. In {updates:,} update{'s' if updates > 1 else ''} it took "

@@ -25,7 +25,16 @@ from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
 from unstick.trace import RunTrace
 
-__all__ = ["Evidence", "Outcome", "Steps", "coupled_decay", "gather", "in_step", "is_plain"]
+__all__ = [
+    "Evidence",
+    "Outcome",
+    "Steps",
+    "coupled_decay",
+    "gather",
+    "in_step",
+    "is_plain",
+    "with_coupled_decay",
+]
 
 RESTARTS, RESTART_GRADIENTS = 3, 170.0
 """Restarts, and what each may cost where half of the run would not be dearer: 500 gradients in all, or three half runs."""
@@ -142,8 +151,8 @@ def gather(
     Cost:
         About 60 to 300 gradients.
     """
-    decay = coupled_decay(run)
-    problem = run.problem.with_decay(decay) if decay else run.problem
+    problem = with_coupled_decay(run)
+    decay = problem is not run.problem
     missing: list[str] = []
     loss = problem.value()
     course = read_course(run.history)
@@ -307,6 +316,12 @@ def _restarted(
             found.append(bench.go_on(length, seed=seed + k, anew=True).loss)
     known = [loss for loss in found if math.isfinite(loss)]
     return min(known) if known else None
+
+
+def with_coupled_decay(run: Run) -> Problem:
+    """The run's problem with the weight decay that the optimizer sends through the gradient; itself where there is none."""
+    decay = coupled_decay(run)
+    return run.problem.with_decay(decay) if decay else run.problem
 
 
 def coupled_decay(run: Run) -> dict[str, float]:

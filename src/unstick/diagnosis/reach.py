@@ -17,7 +17,7 @@ from unstick.problem.batches import Batch
 from unstick.problem.evaluation import REFUSALS
 from unstick.problem.problem import Problem
 
-__all__ = ["Given", "Reach", "reach_of"]
+__all__ = ["Given", "Reach", "are_shares", "reach_of"]
 
 SCALES = (10.0, 100.0)  # far out
 FAR = 6  # random directions that are followed far out, both ways
@@ -85,7 +85,7 @@ def reach_of(
         low = -math.inf
     if high_2 > 0 and high_2 > GROWS * max(high_1, 0.0) + 1e-9 * size:
         high = math.inf
-    shares = all(v is not None and _are_shares(v) for row in seen for v in row)
+    shares = all(v is not None and are_shares(v) for row in seen for v in row)
     reach = Reach(low, high, shares, None, None)
     if not reach.bounded:
         return reach
@@ -128,7 +128,8 @@ def _outputs(problem: Problem, theta: Tensor, batch: Batch) -> Tensor | None:
     return final[-1] if final else None
 
 
-def _are_shares(outputs: Tensor) -> bool:
+def are_shares(outputs: Tensor) -> bool:
+    """Whether the outputs of every sample are not negative and sum to one."""
     if outputs.ndim != 2 or outputs.shape[1] < 2 or not bool(torch.isfinite(outputs).all()):
         return False
     return bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())

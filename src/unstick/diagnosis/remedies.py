@@ -25,7 +25,7 @@ from unstick.errors import UnstickError
 from unstick.problem.batches import Batch
 from unstick.record import number
 from unstick.training.initialization import initialize
-from unstick.training.normalization import insert_normalization
+from unstick.training.normalization import add_alike, insert_normalization
 from unstick.training.order import generator_for
 from unstick.training.standardizing import Standardized
 
@@ -625,7 +625,7 @@ def unfreeze() -> Remedy:
             p.requires_grad_(True)
         new = [p for p in frozen if id(p) not in known]
         if new:
-            copy.optimize_too(new)
+            add_alike(copy.optimizer, new)
 
     return Remedy(
         "frozen parts trained",

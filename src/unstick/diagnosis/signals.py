@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivat
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from unstick.diagnosis.constant import constant_loss
-from unstick.diagnosis.reach import Reach, reach_of
+from unstick.diagnosis.reach import Reach, are_shares, reach_of
 from unstick.errors import BadData
 from unstick.problem.batches import Batch, leaves, size_of
 from unstick.problem.problem import Problem
@@ -79,7 +79,7 @@ class Signals:
         0  # looked at for layers and sizes: of the first batch alone where batches do not join
     )
     input_offset: float | None = (
-        None  # largest |mean| over standard deviation of features that vary
+        None  # median of |mean| over standard deviation of features that vary
     )
     output_saturated: float = 0.0  # share of outputs that sit where the last activation is flat
     through_time: float | None = (
@@ -123,7 +123,7 @@ def read_signals(problem: Problem, *, seed: int) -> Signals:
         input_spread=_spread(inputs),
         target_size=_rms(targets),
         output_size=_rms(watched.output),
-        outputs_are_shares=_are_shares(watched.output),
+        outputs_are_shares=watched.output is not None and are_shares(watched.output),
         loss_takes_scores=_takes_scores(part, theta, batch),
         outputs_constant=_constant(watched.output),
         outputs_one_sided=_one_sided(watched.output, targets),
@@ -426,12 +426,6 @@ def _offset(inputs: Tensor | None) -> float | None:
     varying = deviations > 0
     ratios = (x.mean(0).abs() / deviations)[varying]
     return float(ratios.median()) if len(ratios) else None
-
-
-def _are_shares(outputs: Tensor | None) -> bool:
-    if outputs is None or outputs.ndim != 2 or outputs.shape[1] < 2:
-        return False
-    return bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
 
 
 def _takes_scores(problem: Problem, theta: Tensor, batch: Batch) -> bool:

@@ -12,7 +12,7 @@ from unstick.diagnosis.bench import Bench
 from unstick.diagnosis.choosing import remedy_of
 from unstick.diagnosis.copies import Copy
 from unstick.diagnosis.diagnosing import Diagnosis
-from unstick.diagnosis.evidence import coupled_decay
+from unstick.diagnosis.evidence import with_coupled_decay
 from unstick.diagnosis.run import Run
 from unstick.diagnosis.surgery import NotPossible
 from unstick.diagnosis.trials import Trial
@@ -56,8 +56,7 @@ def treat(run: Run, diagnosis: Diagnosis, trial: Trial | None = None) -> Run:
         )
     if run.optimizer is None:
         raise BadModel("the run has no optimizer to treat; expected the one it was diagnosed with")
-    decay = coupled_decay(run)
-    problem = run.problem.with_decay(decay) if decay else run.problem
+    problem = with_coupled_decay(run)
     loss, then = problem.value(), diagnosis.evidence.loss
     if not math.isclose(loss, then, rel_tol=1e-5, abs_tol=1e-12):
         raise BadModel(

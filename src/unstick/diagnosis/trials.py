@@ -81,6 +81,11 @@ class Trial(Record):
         """The median of the seeds; inf where most blew up."""
         return _middle(self.losses_after)
 
+    @property
+    def loss_unchanged(self) -> float:
+        """The median of those that went on; inf where most blew up."""
+        return _middle(self.continue_losses)
+
     def headline(self) -> str:
         """What became of it."""
         went_on = _told(self.continue_losses)

@@ -29,6 +29,7 @@ __all__ = [
     "LAYERS",
     "NORMS",
     "TRANSPOSED",
+    "add_alike",
     "batch_norm",
     "hand_over",
     "insert_normalization",
@@ -179,10 +180,15 @@ def hand_over(
     known = {id(p) for p in theirs}
     added = [p for p in new.parameters() if id(p) not in known and p.requires_grad]
     if added:
-        first = optimizer.param_groups[0]
-        settings = {key: value for key, value in first.items() if key != "params"}
-        optimizer.add_param_group({"params": added, **settings})
+        add_alike(optimizer, added)
     return twins
+
+
+def add_alike(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+    """More parameters for an optimizer, as a group with the settings of its first one."""
+    first = optimizer.param_groups[0]
+    settings = {key: value for key, value in first.items() if key != "params"}
+    optimizer.add_param_group({"params": parameters, **settings})
 
 
 def _outside_norms(model: nn.Module) -> list[nn.Parameter]:

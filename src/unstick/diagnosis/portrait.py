@@ -202,6 +202,9 @@ def _draw(
         x, y = span * lengths[0], span * lengths[1]
         names = (first_name, second_name)
         canvas.plane = scan(part, first, second, x=x, y=y, names=names, progress=progress)
+        if canvas.plane.outcome == "interrupted":
+            canvas.outcome = "interrupted"
+            return
     products = int(SECONDS / (6 * max(seconds, 1e-9)))
     starts = max(2, min(STARTS, products // 10))
     steps = max(10, min(STEPS, products // starts))

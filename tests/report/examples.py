@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from report.landscape_examples import every_landscape_record
 from unstick.critical.escaping import Escape
 from unstick.critical.layers import Block, CurvatureByLayer, LayeredEnds, LayerMass
 from unstick.critical.planning import Plan
@@ -30,6 +31,7 @@ from unstick.spectrum.interval import Interval
 from unstick.spectrum.trace import TraceEstimate
 from unstick.studies.demo import Demonstration
 from unstick.studies.gallery.measuring import Case, GalleryResult
+from unstick.studies.toys.toy import Check, Chord, Cut, Ground, Spot, Taylor, Toy, Trail
 from unstick.trace import RunTrace
 from unstick.training.averaging import Swapped
 from unstick.training.initialization import Initialized
@@ -472,6 +474,27 @@ def signal() -> SignalByLayer:
     )
 
 
+def toys() -> list[object]:
+    """A small toy with something of each kind on it, and its parts."""
+    at = torch.linspace(-1.0, 1.0, 5, dtype=torch.float64)
+    bent = replace(point(), eigenvalues=torch.tensor([-2.0, 2.0]).double(), parameters=2)
+    spot = Spot("the saddle", torch.zeros(2).double(), bent, torch.eye(2).double())
+    trail = Trail(
+        "Adam", torch.arange(5), torch.stack([at, at], dim=1), at.abs(), 0.1, (0.1, 0.3), 4
+    )
+    whole = Taylor(
+        "at a slope", torch.zeros(2), 1.0, torch.ones(2), torch.eye(2), at, at, plane().losses[:5, :5],
+        at.abs(), at.abs() ** 3, 3.0,
+    )  # fmt: skip
+    ground = Ground("plain", replace(plane(), x_name="a", y_name="b"), (spot,), (trail,), (whole,))
+    chord = Chord(at[[0, -1]], at, at * 0, at**2, 0.0)
+    cut = Cut("a curve", "w", at, at**2, (), (chord,))
+    check = Check("rate", 0.5, 0.5, "1 − 2/(κ + 1)")
+    toy = Toy("two-weights", "A toy", "It shows.", (ground,), (cut,), escape(), (check,), "a loss of 0", 0, (), "complete",
+        Cost())  # fmt: skip
+    return [toy, ground, spot, trail, whole, chord, cut, check]
+
+
 def every_record() -> list[object]:
     """One record of each type that can be saved, those with missing parts too."""
     whole = diagnosis()
@@ -537,4 +560,6 @@ def every_record() -> list[object]:
         block,
         CurvatureByLayer((block,), (), "complete", Cost(100, 40.0, 0.1)),
         plan,
+        *every_landscape_record(),
+        *toys(),
     ]

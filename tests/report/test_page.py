@@ -222,7 +222,7 @@ def test_saving_as_json_and_loading_gives_the_record(tmp_path):
 
 @pytest.mark.parametrize("name", ["report", "report.pdf", "report.html.gz"])
 def test_another_suffix_is_refused_in_one_line(tmp_path, name):
-    with pytest.raises(ValueError, match=r"a report is \.html, \.json or \.png") as refusal:
+    with pytest.raises(ValueError, match=r"a report is \.html, \.json, \.png or \.csv") as refusal:
         save(point(), tmp_path / name)
     assert "\n" not in str(refusal.value)
     assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from unstick import __version__
 from unstick.record import Record
+from unstick.report.csv import to_csv
 from unstick.report.figures import Figure
 from unstick.report.picture import save_pictures
 from unstick.report.sections import costs_of, notes_of, sections_of
@@ -28,16 +29,16 @@ TRIED = ("do", "tried", "tried too", "not tried")
 
 
 def save(record: Record, path: str | Path) -> None:
-    """Write a record as a self-contained page (``.html``), as JSON (``.json``) or as pictures (``.png``).
+    """Write a record as a self-contained page (``.html``), as JSON (``.json``), pictures (``.png``) or CSV (``.csv``).
 
     Args:
         record: Any record of the package.
         path: Where to; the suffix says as what. A file that is there is replaced. Of several figures each gets a picture
-            of its own, as ``stem-figure.png``.
+            of its own, as ``stem-figure.png``. CSV is for what has rows: studies and traces of runs.
 
     Raises:
         ValueError: The suffix is none of these.
-        UnstickError: Pictures: there is no figure, no kaleido (``pip install 'unstick[png]'``), or no Chrome or Chromium.
+        UnstickError: CSV: there are no rows. Pictures: there is no figure, no kaleido (``pip install 'unstick[png]'``), or no Chrome or Chromium.
     """
     path = Path(path)
     match path.suffix.lower():
@@ -45,11 +46,13 @@ def save(record: Record, path: str | Path) -> None:
             text = to_html(record)
         case ".json":
             text = to_json(record) + "\n"
+        case ".csv":
+            text = to_csv(record)
         case ".png":
             save_pictures(record, path)
             return
         case suffix:
-            raise ValueError(f'a report is .html, .json or .png, not "{suffix}": {path}')
+            raise ValueError(f'a report is .html, .json, .png or .csv, not "{suffix}": {path}')
     path.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -1,98 +1,28 @@
-"""The parameters: the plane of two directions, and what each layer has to do with it.
+"""The parameters, layer by layer: where is there a gradient, and which layers have to move?
 
-Answers: what does the landscape look like here, where is there a gradient, and which layers have to move?
-Does not answer: what lies outside the plane; the other directions are not drawn.
+Answers: what has each layer to do with the gradient and with the way out?
+Does not answer: what the landscape looks like (``plane_figures``).
 """
 
 import math
 from collections.abc import Sequence
 
-import torch
-
-from unstick.critical.escaping import Escape
 from unstick.diagnosis.portrait import Layer
-from unstick.landscape.plane import Plane
 from unstick.report.figures import (
     LEGEND,
     Figure,
     Trace,
-    Window,
-    amount,
     axis,
     counted,
     figure_layout,
     label,
     numbers,
-    unseen,
 )
 
-__all__ = ["gradient_figure", "plane_figures", "share_figure"]
-
-STEEP = 6.0
-"""A plane is cut where the loss exceeds its lowest value by this many times what it does at the median."""
+__all__ = ["gradient_figure", "share_figure"]
 
 LAYERS = 40
 """Most layers that one figure shows: the ones with the longest bars."""
-
-SCALE = [
-    [0.0, "@level-0"],
-    [0.25, "@level-1"],
-    [0.5, "@level-2"],
-    [0.75, "@level-3"],
-    [1.0, "@level-4"],
-]
-
-
-def plane_figures(plane: Plane, escape: Escape | None, *, noise: float = 0.0) -> list[Figure]:
-    """The plane from above and as a surface; nothing when no loss in it is finite."""
-    if not bool(torch.isfinite(plane.losses).any()):
-        return []
-    window = _window(plane)
-    cut = (
-        f" Colors and height end at {amount(window.high)}: {counted(window.outside, 'value')} above, "
-        f"up to {amount(window.hidden_top)}, are cut off."
-        if window.outside
-        else ""
-    )
-    missing = unseen(plane.losses.flatten(), "grid point")
-    marked, apart = _marks(plane, escape)
-    x_name, y_name = (
-        f"distance along the {label(plane.x_name)}",
-        f"distance along the {label(plane.y_name)}",
-    )
-    above = Figure(
-        "plane",
-        _plane_title(plane, noise),
-        f"The loss over the plane that the two directions span, from above; lines join equal losses."
-        f"{apart}{cut}{missing} The two directions met at a cosine of {amount(round(plane.cosine, 3))} and were made perpendicular.",
-        [_contour(plane, window), *(_dot(*mark) for mark in marked)],
-        figure_layout(xaxis=axis(x_name), yaxis=axis(y_name)),
-        wide=False,
-        tall=440,
-    )
-    surface = Figure(
-        "surface",
-        "The same plane as a landscape",
-        f"Height and color are the loss; turn it with the mouse or a finger. A label's line ends at its point.{cut}{missing}",
-        [_surface(plane, window), *(_ball(*mark) for mark in marked)],
-        figure_layout(
-            margin={"l": 0, "r": 0, "t": 0, "b": 0},
-            dragmode="orbit",
-            scene={
-                "xaxis": _scene_axis(_short(plane.x_name)),
-                "yaxis": _scene_axis(_short(plane.y_name)),
-                "zaxis": _scene_axis("", range=window.padded()),
-                "annotations": [_flag(*mark) for mark in marked],
-                "aspectmode": "manual",
-                "aspectratio": {"x": 1.15, "y": 1.15, "z": 0.8},
-                "camera": _camera(plane, window),
-            },
-        ),
-        wide=False,
-        tall=440,
-        flat=False,
-    )
-    return [above, surface]
 
 
 def gradient_figure(layers: Sequence[Layer]) -> Figure:
@@ -152,167 +82,6 @@ def share_figure(layers: Sequence[Layer]) -> Figure | None:
         wide=False,
         tall=_tall(shown, bars=2),
     )
-
-
-def _window(plane: Plane) -> Window:
-    finite = plane.losses[torch.isfinite(plane.losses)].double()
-    low, top = float(finite.min()), float(finite.max())
-    high = low + STEEP * (float(finite.median()) - low)
-    high = min(top, high) if high > low else top
-    return Window(low, high, int((finite > high).sum()), top)
-
-
-def _plane_title(plane: Plane, noise: float) -> str:
-    row, column = int(plane.y.abs().argmin()), int(plane.x.abs().argmin())
-    here = float(plane.losses[row, column])
-    finite = plane.losses[torch.isfinite(plane.losses)]
-    fall = here - float(finite.min())
-    return (
-        f"From here the plane leads {amount(fall)} down"
-        if fall > 2 * noise
-        else "No place in this plane is lower"
-    )
-
-
-def _marks(
-    plane: Plane, escape: Escape | None
-) -> tuple[list[tuple[float, float, float, str, str]], str]:
-    """This point, and the escape where it lies in the plane; else a sentence that says so."""
-    row, column = int(plane.y.abs().argmin()), int(plane.x.abs().argmin())
-    marks = [(0.0, 0.0, float(plane.losses[row, column]), "this point", "@ink-inverse")]
-    if escape is None or not escape.moved or "escape" not in plane.x_name:
-        return marks, ""
-    if not float(plane.x.min()) <= escape.step <= float(plane.x.max()):
-        return marks, f" The escape, a step of {amount(escape.step)}, lies beyond the edge."
-    marks.append((escape.step, 0.0, _at(plane, escape.step), "escape", "@mark"))
-    return marks, ""
-
-
-def _at(plane: Plane, x: float) -> float:
-    """The measured loss of the nearest grid point on the x axis: where the mark is drawn."""
-    row, column = int(plane.y.abs().argmin()), int((plane.x - x).abs().argmin())
-    return float(plane.losses[row, column])
-
-
-def _contour(plane: Plane, window: Window) -> Trace:
-    return {
-        "type": "contour",
-        **_grid(plane, window),
-        "colorscale": SCALE,
-        "zauto": False,
-        "zmin": window.low,
-        "zmax": window.high,
-        "ncontours": 24,
-        "line": {"width": 0.6, "color": "@contour"},
-        "colorbar": _colorbar(),
-        "hovertemplate": "%{x:.4g}, %{y:.4g}<br>loss %{z:.5g}<extra></extra>",
-    }
-
-
-def _surface(plane: Plane, window: Window) -> Trace:
-    return {
-        "type": "surface",
-        **_grid(plane, window),
-        "colorscale": SCALE,
-        "cauto": False,
-        "cmin": window.low,
-        "cmax": window.high,
-        "showscale": False,
-        "lighting": {"ambient": 0.75, "diffuse": 0.55, "specular": 0.06, "roughness": 0.9},
-        "contours": {"z": {"show": True, "usecolormap": False, "color": "@contour", "width": 1}},
-        "hovertemplate": "%{x:.4g}, %{y:.4g}<br>loss %{z:.5g}<extra></extra>",
-    }
-
-
-def _grid(plane: Plane, window: Window) -> Trace:
-    rows = [numbers(row) for row in window.near(plane.losses)]
-    return {"x": numbers(plane.x), "y": numbers(plane.y), "z": rows}
-
-
-def _colorbar() -> Trace:
-    return {
-        "title": {"text": "loss", "side": "top"},
-        "thickness": 10,
-        "outlinewidth": 0,
-        "tickfont": {"color": "@muted"},
-        "exponentformat": "power",
-    }
-
-
-def _dot(x: float, y: float, z: float, name: str, color: str) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": numbers([x]),
-        "y": numbers([y]),
-        "name": name,
-        "showlegend": True,
-        "marker": _marker(name, color, 12),
-        "hovertemplate": f"{name}<br>loss {amount(z)}<extra></extra>",
-    }
-
-
-def _ball(x: float, y: float, z: float, name: str, color: str) -> Trace:
-    return {
-        "type": "scatter3d",
-        "mode": "markers",
-        "x": numbers([x]),
-        "y": numbers([y]),
-        "z": numbers([z]),
-        "name": name,
-        "showlegend": False,
-        "marker": _marker(name, color, 6),
-        "hovertemplate": f"{name}<br>loss {amount(z)}<extra></extra>",
-    }
-
-
-def _flag(x: float, y: float, z: float, name: str, _color: str) -> Trace:
-    """A label over a mark: it stays readable where the surface hides the mark."""
-    place = {"x": x, "y": y, "z": z, "ax": 0, "ay": -44, "arrowhead": 0, "arrowwidth": 1.5}
-    look = {"arrowcolor": "@ink", "bgcolor": "@page", "bordercolor": "@axis", "borderpad": 3}
-    return {"text": name, "font": {"color": "@ink", "size": 12}, **place, **look}
-
-
-def _marker(name: str, color: str, size: int) -> Trace:
-    symbol = "circle" if name == "this point" else "diamond"
-    return {
-        "symbol": symbol,
-        "size": size,
-        "color": color,
-        "line": {"color": "@mark-edge", "width": 1.5},
-    }
-
-
-def _camera(plane: Plane, window: Window) -> Trace:
-    """The eye over the lowest corner, so that no wall hides the valley."""
-    losses = (
-        plane.losses.double()
-        .nan_to_num(window.high, window.high, window.high)
-        .clamp_max(window.high)
-    )
-    right, left = losses[:, plane.x > 0].mean(), losses[:, plane.x < 0].mean()
-    upper, lower = losses[plane.y > 0].mean(), losses[plane.y < 0].mean()
-    eye = {"x": -1.4 if right > left else 1.4, "y": -1.4 if upper >= lower else 1.4, "z": 1.15}
-    return {"eye": eye, "center": {"x": 0, "y": 0, "z": -0.15}}
-
-
-def _scene_axis(title: str, **more: object) -> Trace:
-    return {
-        "title": {"text": title},
-        "color": "@muted",
-        "gridcolor": "@grid",
-        "zerolinecolor": "@axis",
-        "showbackground": False,
-        "exponentformat": "power",
-        "nticks": 5,
-        "showspikes": False,
-        **more,
-    }
-
-
-def _short(name: str) -> str:
-    """The last word of a direction: the symbol, where it has one."""
-    return label(name.split()[-1] if name.split() else name)
 
 
 def _largest(layers: Sequence[Layer], sizes: Sequence[float]) -> list[Layer]:

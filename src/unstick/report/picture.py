@@ -112,10 +112,20 @@ def drawing(figure: Figure) -> tuple[dict[str, Any], dict[str, int]]:
         "margin": margin,
         "paper_bgcolor": "@page",
     }
-    drawn = {"data": list(figure.traces), "layout": layout}
+    drawn = {"data": _chosen(figure), "layout": layout}
     size = {"width": width, "height": figure.tall + margin["t"]}
     colored: dict[str, Any] = _colored(drawn, _palette())
     return colored, size
+
+
+def _chosen(figure: Figure) -> list[dict[str, Any]]:
+    """The traces that show before a reader chooses others."""
+    choices = (figure.layout.get("meta") or {}).get("choices", [])
+    hidden = {at for choice in choices[1:] for at in choice["shows"]}
+    return [
+        {**trace, "visible": False} if at in hidden else trace
+        for at, trace in enumerate(figure.traces)
+    ]
 
 
 def _lines(text: str, longest: int) -> list[str]:

@@ -8,13 +8,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from unstick.critical.escaping import Escape
+from unstick.critical.found import Found, Search
 from unstick.critical.layers import CurvatureByLayer, LayeredEnds, LayerMass
 from unstick.critical.point import Point
 from unstick.critical.taylor import Profile
 from unstick.diagnosis.diagnosing import Diagnosis
 from unstick.diagnosis.portrait import Portrait
 from unstick.diagnosis.stall import StalledRun
+from unstick.diagnosis.trajectory import Trajectory
+from unstick.landscape.convexity import Convexity, Violation
+from unstick.landscape.interpolation import Interpolation
+from unstick.landscape.line import Line
 from unstick.landscape.plane import Plane
+from unstick.landscape.rescaling import Rescaled
+from unstick.landscape.sharpness import Comparison, Sharpness
+from unstick.landscape.survey import Survey
 from unstick.problem.cost import Cost
 from unstick.record import Record
 from unstick.report.evidence_figures import (
@@ -26,6 +34,7 @@ from unstick.report.evidence_figures import (
     values_table,
 )
 from unstick.report.figures import Figure, Table, counted
+from unstick.report.finding_figures import ends_figure, founds_table, ways_figure
 from unstick.report.gallery_figures import (
     alarms_table,
     confusion_figure,
@@ -35,8 +44,23 @@ from unstick.report.gallery_figures import (
 from unstick.report.knobs import members_table
 from unstick.report.layer_figures import blocks_figure, mass_figures, signal_figures
 from unstick.report.loss_figures import escape_figure, history_figure, line_figures, run_figure
-from unstick.report.parameter_figures import gradient_figure, plane_figures, share_figure
+from unstick.report.parameter_figures import gradient_figure, share_figure
+from unstick.report.plane_figures import plane_figures
 from unstick.report.population_figures import population_figures, swap_figures
+from unstick.report.scan_figures import (
+    ONLY_EQUAL,
+    comparison_table,
+    interpolation_figures,
+    rescaling_figure,
+    rescaling_table,
+    rewritten_figures,
+    scan_figures,
+    sharpness_table,
+    tests_table,
+    violation_figure,
+    violation_figures,
+    way_figure,
+)
 from unstick.report.spectrum_figures import (
     Curvatures,
     curvatures_of,
@@ -44,6 +68,14 @@ from unstick.report.spectrum_figures import (
     spectrum_figure,
 )
 from unstick.report.story import story_of
+from unstick.report.study_figures import (
+    effects_figure,
+    effects_table,
+    overview_table,
+    study_figures,
+    values_of_arms,
+)
+from unstick.report.toy_figures import checks_table, steps_table, toy_figures
 from unstick.report.training_figures import training_figures
 from unstick.report.trial_figures import (
     helped_told,
@@ -55,7 +87,10 @@ from unstick.report.trial_figures import (
 from unstick.spectrum.density import Density
 from unstick.spectrum.ends import Ends
 from unstick.studies.demo import Demonstration
+from unstick.studies.frame.overview import Overview
+from unstick.studies.frame.result import StudyResult
 from unstick.studies.gallery.measuring import GalleryResult
+from unstick.studies.toys.toy import Toy
 from unstick.training.averaging import Swapped
 from unstick.training.loop import Trained
 from unstick.training.population import Population
@@ -119,6 +154,41 @@ def sections_of(record: Record) -> Iterable[Section]:
             yield Section("Along a line", "", tuple(line_figures([record], None)))
         case Plane():
             yield Section("The landscape", "", tuple(plane_figures(record, None)))
+        case Line():
+            yield Section("Along a line", "", tuple(scan_figures(record)))
+        case Interpolation():
+            yield Section("Between the checkpoints", "", tuple(interpolation_figures(record)))
+        case Sharpness():
+            yield _of_sharpness(record)
+        case Comparison():
+            yield Section("Beside one another", ONLY_EQUAL, table=comparison_table(record))
+        case Rescaled():
+            yield from _of_rescaling(record, [])
+        case Survey():
+            yield from _of_survey(record)
+        case Convexity():
+            yield Section("The proof", "", tuple(violation_figures(record)))
+            yield Section("What was tried", "", table=tests_table(record))
+        case Violation():
+            yield Section("The proof", "", (violation_figure(record),))
+        case Found():
+            yield from _of_search((record,))
+            if record.point is not None:
+                yield _spectrum(curvatures_of(record.point), None)
+        case Search():
+            yield from _of_search(record.founds, record)
+        case Trajectory():
+            yield Section("The way", "", (way_figure(record),))
+        case Toy():
+            yield Section("The surface", record.lesson, tuple(toy_figures(record)))
+            yield Section("How fast each one is", "", table=steps_table(record))
+            yield Section("Measured beside closed forms", "", table=checks_table(record))
+        case StudyResult():
+            yield from _of_study(record)
+        case Overview():
+            yield Section("The claims", "", table=overview_table(record))
+            for one in record.results:
+                yield Section(one.name, one.said, tuple(study_figures(one, within=True)))
         case Trained():
             yield Section("The training", "", training_figures(record))
         case StalledRun():
@@ -165,6 +235,48 @@ def _of_gallery(told: GalleryResult) -> Iterable[Section]:
     alarms = sum(case.alarm for case in told.healthy)
     lead = f"{counted(alarms, 'false alarm')} on {counted(len(told.healthy), 'healthy training')}."
     yield Section("Healthy trainings that were not recognized", lead, table=alarms_table(told))
+
+
+def _of_survey(told: Survey) -> Iterable[Section]:
+    for part in (told.plane, told.line, told.interpolation):
+        if part is not None:
+            yield from sections_of(part)
+    if told.sharpness is not None:
+        yield _of_sharpness(told.sharpness)
+    if told.rescaled is not None:
+        yield from _of_rescaling(told.rescaled, rewritten_figures(told))
+
+
+def _of_sharpness(found: Sharpness) -> Section:
+    return Section("How sharp it is here", ONLY_EQUAL, table=sharpness_table(found))
+
+
+def _of_rescaling(found: Rescaled, planes: list[Figure]) -> Iterable[Section]:
+    curves = rescaling_figure(found)
+    lead = "One function, its layers rescaled: what changes here is only how it is written."
+    figures = (*planes, *(() if curves is None else (curves,)))
+    yield Section("The same function, written otherwise", lead, figures, rescaling_table(found))
+
+
+def _of_search(founds: tuple[Found, ...], search: Search | None = None) -> Iterable[Section]:
+    ends = None if search is None else ends_figure(search)
+    yield Section("Where they ended", "", () if ends is None else (ends,))
+    ways = ways_figure(founds)
+    yield Section("The way there", "", () if ways is None else (ways,))
+    if search is not None and search.founds:
+        yield Section("Every start", "", table=founds_table(search))
+
+
+def _of_study(told: StudyResult) -> Iterable[Section]:
+    yield Section("What was measured", told.question, tuple(study_figures(told)))
+    effects = effects_figure(told)
+    yield Section(
+        "The effects", told.rule, () if effects is None else (effects,), effects_table(told)
+    )
+    yield Section("What is known against it", "", told=told.criticism)
+    yield Section("How it was measured", "", told=told.measured)
+    yield Section("Every arm on every seed", "", table=values_of_arms(told))
+    yield Section("Again", "", points=(told.command,))
 
 
 def _of_evidence(diagnosis: Diagnosis) -> Iterable[Section]:
@@ -276,7 +388,25 @@ def costs_of(record: Record) -> Iterable[tuple[str, Cost]]:
             yield "large batches", record.together.cost
             yield "workers", record.workers.cost
             yield "in all", record.cost
-        case Point() | Escape() | Portrait() | CurvatureByLayer() | Trained() | Population():
+        case (
+            Point()
+            | Escape()
+            | Portrait()
+            | CurvatureByLayer()
+            | Trained()
+            | Population()
+            | Plane()
+            | Line()
+            | Interpolation()
+            | Survey()
+            | Sharpness()
+            | Rescaled()
+            | Convexity()
+            | Found()
+            | Search()
+            | Trajectory()
+            | Toy()
+        ):
             yield "in all", record.cost
         case _:
             return
@@ -312,6 +442,20 @@ def notes_of(record: Record) -> Iterable[str]:
             yield from _partial("the verdict", record.outcome)
         case GalleryResult():
             yield from _partial("the gallery", record.outcome)
+        case Plane() | Line() | Interpolation():
+            yield from record.notes
+            yield from _partial("the picture", record.outcome)
+        case Survey():
+            for part in (record.plane, record.line, record.interpolation):
+                if part is not None:
+                    yield from notes_of(part)
+        case Sharpness() | Rescaled() | Convexity() | Search():
+            yield from _partial("the measurement", record.outcome)
+        case Found():
+            if record.note:
+                yield record.note
+        case Toy():
+            yield from record.notes
         case CurvatureByLayer():
             yield from record.notes
             yield from _partial("the layers", record.outcome)

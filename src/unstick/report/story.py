@@ -11,6 +11,7 @@ from math import isfinite
 from statistics import median
 
 from unstick.critical.escaping import Escape
+from unstick.critical.found import Found, Search
 from unstick.critical.layers import CurvatureByLayer, LayeredEnds
 from unstick.critical.planning import Plan
 from unstick.critical.point import Kind, Point
@@ -18,6 +19,7 @@ from unstick.diagnosis.cause import HEALTHY, Cause
 from unstick.diagnosis.diagnosing import CRITICAL, Diagnosis
 from unstick.diagnosis.stall import StalledRun
 from unstick.diagnosis.trials import Trial
+from unstick.landscape.convexity import Convexity
 from unstick.problem.cost import Cost
 from unstick.problem.memory import size
 from unstick.record import Fact, Record, number
@@ -28,6 +30,8 @@ from unstick.spectrum.density import Density
 from unstick.spectrum.ends import Ends
 from unstick.spectrum.interval import Interval
 from unstick.studies.demo import Demonstration
+from unstick.studies.frame.comparing import Verdict
+from unstick.studies.frame.result import StudyResult
 from unstick.studies.gallery.measuring import GalleryResult, wilson
 from unstick.training.averaging import Swapped
 from unstick.training.loop import Trained
@@ -68,6 +72,21 @@ ENDS: Mapping[str, Tone] = {
     "interrupted": Tone.OPEN,
 }
 """What the end of a training means."""
+
+
+FINDS: Mapping[str, Tone] = {
+    "critical": Tone.SETTLED,
+    "gradient-flat": Tone.OPEN,
+    "neither": Tone.OPEN,
+}
+"""What the end of a search for a critical point means."""
+
+VERDICTS: Mapping[str, Tone] = {
+    Verdict.SUPPORTED: Tone.WAY_OUT,
+    Verdict.CONTRADICTED: Tone.FAULT,
+    Verdict.INCONCLUSIVE: Tone.OPEN,
+}
+"""What became of a claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +155,26 @@ def story_of(record: Record) -> Story:
             if record.outcome != "complete":
                 badge, tone = record.outcome, Tone.OPEN
             return _judged(badge, tone, record, _gallery_cards(record))
+        case Found():
+            badge, tone = record.outcome, FINDS[record.outcome]
+            return _judged(badge, tone, record, _found_cards(record))
+        case Search():
+            tone = Tone.SETTLED if record.critical else Tone.OPEN
+            return _judged(f"{len(record.critical)} critical", tone, record, _search_cards(record))
+        case Convexity():
+            tone = Tone.WAY_OUT if record.violations else Tone.PLAIN
+            return _judged(record.outcome, tone, record, ())
+        case StudyResult():
+            facts = _without(record.facts(), record.said)
+            return Story(
+                str(record.verdict),
+                VERDICTS[record.verdict],
+                record.headline(),
+                record.said,
+                "",
+                _study_cards(record),
+                facts,
+            )
         case Ends():
             return _plain(record, _ends_cards(record))
         case LayeredEnds():
@@ -224,6 +263,38 @@ def _escape_cards(escape: Escape) -> tuple[Card, ...]:
         Card("Predicted decrease", amount(escape.predicted_decrease), "by the Taylor model"),
         Card("Distance moved", number(escape.step), "in parameter space"),
         _cost_card(escape.cost),
+    )
+
+
+def _found_cards(found: Found) -> tuple[Card, ...]:
+    ratio = found.minimum_ratio
+    return (
+        Card("Loss", number(found.loss, 5), f"{amount(found.start_loss)} at the start"),
+        Card("‖g‖²", amount(found.gradient_norm_squared), f"critical below {amount(found.cutoff)}"),
+        *(() if ratio is None else (Card("Minimum ratio", amount(ratio), "of all eigenvalues"),)),
+        _cost_card(found.cost),
+    )
+
+
+def _search_cards(found: Search) -> tuple[Card, ...]:
+    counts = found.counts
+    return (
+        *(
+            Card(outcome.capitalize(), f"{count} of {found.starts}")
+            for outcome, count in counts.items()
+        ),
+        _cost_card(found.cost),
+    )
+
+
+def _study_cards(told: StudyResult) -> tuple[Card, ...]:
+    failed = sum(bool(row.failed) for row in told.rows)
+    lost = "" if not failed else f"{failed} failed"
+    return (
+        Card("Study", told.name, told.source),
+        Card("Arms", f"{len(told.arms)}", ", ".join(told.arms) if len(told.arms) < 5 else ""),
+        Card("Measured", f"{len(told.rows)} of {told.planned}", lost or "arms and seeds"),
+        Card("Seconds", f"{told.seconds:,.1f}", "of all arms, one after the other"),
     )
 
 

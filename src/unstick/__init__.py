@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from unstick.critical.classifying import classify
     from unstick.critical.curvature import curvature_ends, spectral_density
     from unstick.critical.escaping import Escape, escape
+    from unstick.critical.finding import find_critical_point, find_critical_points
+    from unstick.critical.found import Found, Search
     from unstick.critical.layers import (
         CurvatureByLayer,
         LayeredEnds,
@@ -23,10 +25,19 @@ if TYPE_CHECKING:
     from unstick.critical.point import Kind, Point
     from unstick.diagnosis.diagnosing import Diagnosis, diagnose
     from unstick.diagnosis.run import Run
+    from unstick.diagnosis.searching import search_critical_points
+    from unstick.diagnosis.trajectory import Trajectory, trajectory
     from unstick.diagnosis.treating import treat
     from unstick.diagnosis.trials import Trial
     from unstick.errors import UnstickError
+    from unstick.landscape.convexity import Convexity, convexity
+    from unstick.landscape.directions import axes, random_direction
+    from unstick.landscape.interpolation import Interpolation, interpolate
+    from unstick.landscape.line import Line
     from unstick.landscape.plane import Plane, scan
+    from unstick.landscape.sharpness import Sharpness, sharpness
+    from unstick.landscape.survey import Survey, survey
+    from unstick.landscape.trajectory import trajectory_plane
     from unstick.problem.problem import Problem
     from unstick.report.page import save
     from unstick.report.serialization import load
@@ -39,14 +50,18 @@ if TYPE_CHECKING:
     from unstick.training.recipe import Recipe, vary
 
 __all__ = [
+    "Convexity",
     "CurvatureByLayer",
     "Density",
     "Diagnosis",
     "Ends",
     "Escape",
+    "Found",
+    "Interpolation",
     "Kind",
     "LayerMass",
     "LayeredEnds",
+    "Line",
     "Plan",
     "Plane",
     "Point",
@@ -55,29 +70,44 @@ __all__ = [
     "Recipe",
     "Run",
     "RunTrace",
+    "Search",
+    "Sharpness",
     "Storage",
+    "Survey",
     "Trained",
+    "Trajectory",
     "Trial",
     "UnstickError",
     "__version__",
+    "axes",
     "classify",
+    "convexity",
     "curvature_by_layer",
     "curvature_ends",
     "data",
     "diagnose",
     "errors",
     "escape",
+    "find_critical_point",
+    "find_critical_points",
+    "interpolate",
     "layer_mass",
     "layered_ends",
     "load",
     "plan_curvature",
     "plan_verdict",
+    "random_direction",
     "save",
     "scan",
+    "search_critical_points",
+    "sharpness",
     "spectral_density",
+    "survey",
     "train",
     "train_population",
     "training",
+    "trajectory",
+    "trajectory_plane",
     "treat",
     "vary",
 ]
@@ -85,14 +115,18 @@ __all__ = [
 __version__ = "0.1.0"
 
 _PLACES = {
+    "Convexity": "unstick.landscape.convexity",
     "CurvatureByLayer": "unstick.critical.layers",
     "Density": "unstick.spectrum.density",
     "Diagnosis": "unstick.diagnosis.diagnosing",
     "Ends": "unstick.spectrum.ends",
     "Escape": "unstick.critical.escaping",
+    "Found": "unstick.critical.found",
+    "Interpolation": "unstick.landscape.interpolation",
     "Kind": "unstick.critical.point",
     "LayerMass": "unstick.critical.layers",
     "LayeredEnds": "unstick.critical.layers",
+    "Line": "unstick.landscape.line",
     "Plan": "unstick.critical.planning",
     "Plane": "unstick.landscape.plane",
     "Point": "unstick.critical.point",
@@ -101,25 +135,40 @@ _PLACES = {
     "Recipe": "unstick.training.recipe",
     "Run": "unstick.diagnosis.run",
     "RunTrace": "unstick.trace",
+    "Search": "unstick.critical.found",
+    "Sharpness": "unstick.landscape.sharpness",
     "Storage": "unstick.spectrum.storage",
+    "Survey": "unstick.landscape.survey",
     "Trained": "unstick.training.loop",
+    "Trajectory": "unstick.diagnosis.trajectory",
     "Trial": "unstick.diagnosis.trials",
     "UnstickError": "unstick.errors",
+    "axes": "unstick.landscape.directions",
     "classify": "unstick.critical.classifying",
+    "convexity": "unstick.landscape.convexity",
     "curvature_by_layer": "unstick.critical.layers",
     "curvature_ends": "unstick.critical.curvature",
     "diagnose": "unstick.diagnosis.diagnosing",
     "escape": "unstick.critical.escaping",
+    "find_critical_point": "unstick.critical.finding",
+    "find_critical_points": "unstick.critical.finding",
+    "interpolate": "unstick.landscape.interpolation",
     "layer_mass": "unstick.critical.layers",
     "layered_ends": "unstick.critical.layers",
     "load": "unstick.report.serialization",
     "plan_curvature": "unstick.critical.planning",
     "plan_verdict": "unstick.critical.planning",
+    "random_direction": "unstick.landscape.directions",
     "save": "unstick.report.page",
     "scan": "unstick.landscape.plane",
+    "search_critical_points": "unstick.diagnosis.searching",
+    "sharpness": "unstick.landscape.sharpness",
     "spectral_density": "unstick.critical.curvature",
+    "survey": "unstick.landscape.survey",
     "train": "unstick.training.loop",
     "train_population": "unstick.training.population",
+    "trajectory": "unstick.diagnosis.trajectory",
+    "trajectory_plane": "unstick.landscape.trajectory",
     "treat": "unstick.diagnosis.treating",
     "vary": "unstick.training.recipe",
 }

@@ -221,3 +221,15 @@ def test_a_small_regression_net_that_still_learns_is_no_minimum(seed):
 
     assert gained > 1e-5 * point.loss  # there was something left to learn nearby
     assert point.kind != "minimum"
+
+
+@pytest.mark.parametrize("nudge", [0.0, 1e-12, -1e-12])
+def test_a_lower_well_beyond_the_rim_makes_a_minimum_no_less_one(nudge):
+    # f′ = x³ − x + ¼ is zero near 0.8376, where f″ = 3x² − 1 = 1.105; the lower well lies at x ≈ −1.107
+    root = 0.8375654352833232
+    problem = Problem.from_function(
+        lambda x: (x**4 / 4 - x**2 / 2 + x / 4).sum(),
+        torch.tensor([root + nudge], dtype=torch.float64),
+    )
+
+    assert classify(problem).kind == "minimum"

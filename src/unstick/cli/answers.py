@@ -12,17 +12,20 @@ from unstick.record import Record
 __all__ = ["deliver"]
 
 
-def deliver(record: Record, outcome: str, *, as_json: bool, html: Path | None) -> None:
-    """Print a record for people or for programs, then write its page.
+def deliver(
+    record: Record, outcome: str, *, as_json: bool, html: Path | None, png: Path | None = None
+) -> None:
+    """Print a record for people or for programs, then write its page and its pictures.
 
     Args:
         record: Any record of the package.
         outcome: How it ended; an interrupted answer is printed all the same, and said to be one.
         as_json: One JSON object instead of text.
         html: Where the page goes.
+        png: Where the figures go.
 
     Raises:
-        UnstickError: The work was interrupted, or the page cannot be written.
+        UnstickError: The work was interrupted, or the page or a picture cannot be written.
     """
     # the printers are imported when there is something to print, so that --help is quick
     if as_json:
@@ -35,11 +38,14 @@ def deliver(record: Record, outcome: str, *, as_json: bool, html: Path | None) -
         from unstick.report.terminal import show
 
         show(record, Console())
-    if html is not None and speaks():
+    for path, what in ((html, "report is"), (png, "pictures are")):
+        if path is None or not speaks():
+            continue
         try:
-            unstick.save(record, html)
+            unstick.save(record, path)
         except OSError as error:
-            raise UnstickError(f"{html} cannot be written: {error.strerror or error}") from None
-        click.echo(f"The report is in {html}.", err=True)
+            raise UnstickError(f"{path} cannot be written: {error.strerror or error}") from None
+        where = path if path is html else f"{path.parent / path.stem}*.png"
+        click.echo(f"The {what} in {where}.", err=True)
     if outcome.startswith("interrupted"):
         raise UnstickError("interrupted: the answer above is the best so far")

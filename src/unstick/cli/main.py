@@ -8,12 +8,17 @@ from pathlib import Path
 import click
 
 from unstick import __version__
+from unstick.cli.convexity import convexity
 from unstick.cli.demo import demo
 from unstick.cli.diagnose import diagnose
 from unstick.cli.escape import escape
+from unstick.cli.find import find
 from unstick.cli.gallery import gallery
 from unstick.cli.init import init
+from unstick.cli.landscape import landscape
 from unstick.cli.spectrum import spectrum
+from unstick.cli.study import study
+from unstick.cli.toy import toy
 from unstick.cli.train import train
 from unstick.errors import UnstickError
 from unstick.integrations.torchrun import Crew, joined
@@ -41,12 +46,17 @@ def main(context: click.Context) -> None:
     context.with_resource(_refusals(crew))
 
 
+main.add_command(convexity)
 main.add_command(demo)
 main.add_command(diagnose)
 main.add_command(escape)
+main.add_command(find)
 main.add_command(gallery)
 main.add_command(init)
+main.add_command(landscape)
 main.add_command(spectrum)
+main.add_command(study)
+main.add_command(toy)
 main.add_command(train)
 
 

@@ -1,6 +1,7 @@
 """The arguments and options that commands share, so that each means and says the same everywhere."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -19,6 +20,7 @@ __all__ = [
     "max_basis",
     "parameters",
     "plan",
+    "png",
     "quiet",
     "recipe",
     "seed",
@@ -30,10 +32,11 @@ __all__ = [
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _page(_context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a page that could not be written before the work is done, not after."""
-    if path is not None and path.suffix.lower() != ".html":
-        raise click.BadParameter(f"{path} does not end in .html")
+def _page(_context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a page or picture that could not be written before the work is done, not after."""
+    suffix = f".{option.name}"
+    if path is not None and path.suffix.lower() != suffix:
+        raise click.BadParameter(f"{path} does not end in {suffix}")
     if path is not None and not path.absolute().parent.is_dir():
         raise click.BadParameter(f"the folder {path.parent} does not exist")
     return path
@@ -56,6 +59,23 @@ def html(default: str | None = None) -> _Decorator:
         callback=_page,
         help="Write a self-contained page here; one that is there is replaced.",
     )
+
+
+def _picture(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """The same, and that there is something to draw with."""
+    if path is not None and find_spec("kaleido") is None:
+        raise click.BadParameter(
+            "needs kaleido, which is not installed: pip install 'unstick[png]'"
+        )
+    return _page(context, option, path)
+
+
+png: _Decorator = click.option(
+    "--png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_picture,
+    help="Write the figures here as pictures; of several each as NAME-figure.png. Needs kaleido and a Chrome or Chromium.",
+)
 
 
 def storage(place: str) -> "Storage | None":

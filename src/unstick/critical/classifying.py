@@ -5,6 +5,7 @@ Does not answer: why training stands still; ``diagnosis`` does.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -252,6 +253,7 @@ def _try_newton(
         noise=evidence.loss_noise,
     )
     way = _way(problem, evidence, found, v, seed=seed)
+    way = replace(way, decrease=min(way.decrease, found.by_slope))  # not into another valley
     if way.real:
         evidence.valley = way
 

@@ -1,0 +1,183 @@
+"""``unstick study``: the claims about optimization, measured on this machine, and on a user's own model and data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import unstick
+from unstick.cli import options
+from unstick.cli.answers import deliver
+from unstick.cli.progress import watching
+from unstick.errors import UnstickError
+
+if TYPE_CHECKING:
+    from unstick.studies.frame import Study
+
+__all__ = ["study"]
+
+HTML_OF_ALL = "index.html"
+
+
+@click.group()
+def study() -> None:
+    """Claims about optimization, each measured by a planned comparison."""
+
+
+@study.command("list")
+def listed() -> None:
+    """Say which studies there are, and what each claims."""
+    from unstick.studies.frame import all_studies  # with torch: late, so that --help is quick
+
+    for each in all_studies():
+        click.echo(f"{each.name}: {each.claim}.")
+
+
+@study.command("run")
+@click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every study of the package.")
+@click.option(
+    "--full/--quick",
+    default=False,
+    show_default=True,
+    help="What the claim deserves, or at most a minute.",
+)
+@click.option("--data", help="Instead of the study's own: a data set by name, or file.py:function.")
+@click.option(
+    "--model", help="Instead of the study's own: widths such as 64-64, conv, or file.py:function."
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help="How many; by default the study's own number."
+)
+@click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep every finished arm in this folder, and go on from it.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["processes", "ray", "here"]),
+    default="processes",
+    show_default=True,
+    help="Where arms run: in processes of this machine, on a Ray cluster, or in this process.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@click.option("--address", help="Of the Ray cluster; by default a local one is started.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a page, JSON and CSV of each study here, and a page of all.",
+)
+@options.data_dir
+@options.seed
+@options.as_json
+@options.quiet
+def run(
+    names: tuple[str, ...],
+    everything: bool,
+    full: bool,
+    out: Path | None,
+    store: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **how: Any,
+) -> None:
+    """Run studies by NAMES, or a study of your own given as file.py, and say what each found.
+
+    Finished arms are kept in --store at once; the same command goes on after any interruption.
+    """
+    from unstick.studies.frame import Setting, run_study
+
+    chosen = _chosen(names, everything)
+    where = {key: how.pop(key) for key in ("backend", "jobs", "address")}
+    setting = Setting(full=full, **how)
+    results: list[Any] = []
+    if out is not None:
+        _folder(out)
+    for each in chosen:
+        with watching(None, as_json=as_json, quiet=quiet) as progress:
+            found = run_study(each, setting, store=store, progress=progress, **where)
+        results.append(found)
+        if out is not None:
+            _write(found, out)
+        if len(chosen) > 1 and not as_json:
+            click.echo(f"{found.name}: {found.verdict}. {found.said}")
+        if found.outcome == "interrupted":
+            break
+    _deliver(results, out, as_json=as_json)
+
+
+@study.command("report")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Write a page, JSON and CSV of each study here, and a page of all.",
+)
+@options.as_json
+def report(folder: Path, out: Path, as_json: bool) -> None:
+    """Decide again by what the store in FOLDER holds, without running anything."""
+    from unstick.studies.frame import results_of
+
+    found = results_of(folder)
+    _folder(out)
+    for each in found:
+        _write(each, out)
+    _deliver(found, out, as_json=as_json)
+
+
+@study.command("merge")
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The folder to join them in.",
+)
+def merge(folders: tuple[Path, ...], into: Path) -> None:
+    """Join the stores of several machines: FOLDERS, all of the same code and settings."""
+    from unstick.studies.frame import merge_stores
+
+    added, known = merge_stores(folders, into)
+    click.echo(f"{added:,} finished arms are new in {into}; {known:,} were there already.")
+
+
+def _chosen(names: tuple[str, ...], everything: bool) -> "list[Study]":
+    from unstick.studies.frame import all_studies, find_study
+
+    if everything == bool(names):
+        raise click.UsageError("give names of studies, or --all")
+    return list(all_studies()) if everything else [find_study(name) for name in names]
+
+
+def _folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnstickError(f"{out} cannot be made: {error.strerror or error}") from None
+
+
+def _write(found: Any, out: Path) -> None:
+    for suffix in (".html", ".json", ".csv"):
+        path = out / f"{found.name}{suffix}"
+        try:
+            unstick.save(found, path)
+        except OSError as error:
+            raise UnstickError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _deliver(results: list[Any], out: Path | None, *, as_json: bool) -> None:
+    from unstick.studies.frame import all_studies, overview_of
+
+    if len(results) == 1:
+        told: Any = results[0]
+    else:
+        told = overview_of(results, [each.name for each in all_studies()])
+    page = None if out is None or len(results) == 1 else out / HTML_OF_ALL
+    deliver(told, told.outcome, as_json=as_json, html=page)

@@ -1,0 +1,225 @@
+"""Running a study: every arm on every seed, in this process, in several, or on a cluster; each kept as it is finished.
+
+Answers: what was measured?
+Does not answer: what to compare (the study), or how results are kept (``store``).
+
+Every arm is computed with one thread, wherever it runs, so that a table does not depend on how many processes there are.
+Studies of time choose their own threads and run alone.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unstick.errors import UnstickError
+from unstick.studies.frame.catalog import find_study
+from unstick.studies.frame.plan import Setting, Study, Task
+from unstick.studies.frame.result import StudyResult, result_of
+from unstick.studies.frame.store import BadStore, Store
+from unstick.studies.frame.table import Row, Value
+
+__all__ = ["BACKENDS", "Progress", "results_of", "run_study"]
+
+Progress = Callable[[str, float, float], None]
+"""Told the stage, how much of it is done, and of how much."""
+
+BACKENDS = ("processes", "ray", "here")
+
+
+def run_study(
+    study: Study,
+    setting: Setting,
+    *,
+    store: Path | None = None,
+    backend: str = "processes",
+    jobs: int | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> StudyResult:
+    """Run what the store does not hold yet, and decide.
+
+    Args:
+        study: Which.
+        setting: How.
+        store: A folder; finished arms in it are not run again. None: nothing is kept.
+        backend: "processes" (joblib's), "ray", or "here" for this process alone.
+        jobs: Processes; by default one a core, and no more than there are arms.
+        address: Of a Ray cluster; by default a local one is started.
+        progress: Called with (study, finished, planned).
+
+    Returns:
+        The result. On Ctrl-C, of what was finished, with outcome "interrupted".
+
+    Raises:
+        BadStore: The store is of other code or settings, or takes no more.
+        UnstickError: The study does not take the user's data or model, or the backend cannot be used.
+    """
+    _check_taken(study, setting)
+    if backend not in BACKENDS:
+        raise UnstickError(f"the backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    kept = None if store is None else Store.open(store, study, setting)
+    rows = [] if kept is None else list(kept.rows)
+    done = {(row.arm, row.seed) for row in rows}
+    planned = study.planned(setting)
+    tasks = [task for task in planned if (task.arm.name, task.seed) not in done]
+    tell = progress or (lambda _stage, _done, _total: None)
+    tell(study.name, len(planned) - len(tasks), len(planned))
+    outcome = "complete"
+    try:
+        for row in _rows(study, tasks, backend=backend, jobs=jobs, address=address):
+            if kept is not None:
+                kept.add(row)
+            rows.append(row)
+            tell(study.name, len(planned) - len(tasks) + len(rows) - len(done), len(planned))
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+    return result_of(study, setting, rows, outcome=outcome)
+
+
+def results_of(folder: Path) -> list[StudyResult]:
+    """Decide by what a folder of stores holds, without running anything.
+
+    Raises:
+        BadStore: No store, or one of a study that is not known, or of other code.
+    """
+    paths = sorted(folder.glob("*.jsonl"))
+    if not paths:
+        raise BadStore(f"no store in {folder}; expected files such as ravine.jsonl")
+    found: list[StudyResult] = []
+    for path in paths:
+        there = Store.read(path)
+        study = find_study(there.header["study"])
+        setting = there.setting
+        store = Store.open(folder, study, setting)
+        planned = len(study.planned(setting))
+        outcome = "complete" if len(store.rows) >= planned else "interrupted"
+        found.append(result_of(study, setting, store.rows, outcome=outcome))
+    return found
+
+
+def _check_taken(study: Study, setting: Setting) -> None:
+    for name in ("data", "model"):
+        if getattr(setting, name) is not None and name not in study.takes:
+            taken = " and ".join(f"--{each}" for each in study.takes) or "neither data nor a model"
+            raise UnstickError(f"{study.name} has its own {name}; it takes {taken}")
+
+
+def _rows(
+    study: Study, tasks: Sequence[Task], *, backend: str, jobs: int | None, address: str | None
+) -> Iterable[Row]:
+    if not tasks:
+        return
+    if study.together is not None:
+        yield from _at_once(study, tasks)
+        return
+    count = min(jobs or os.cpu_count() or 1, len(tasks))
+    if backend == "here" or study.alone or (backend == "processes" and count == 1):
+        for task in tasks:
+            yield _measured(study, task)
+        return
+    yield from _spread(study, tasks, backend=backend, jobs=count, address=address)
+
+
+def _spread(
+    study: Study, tasks: Sequence[Task], *, backend: str, jobs: int, address: str | None
+) -> Iterable[Row]:
+    """By joblib, in the order in which arms are finished."""
+    joblib: Any = import_module("joblib")
+    name = study.place or study.name
+    engine = _ray(address) if backend == "ray" else "loky"
+    with joblib.parallel_config(backend=engine, n_jobs=jobs):
+        pool = joblib.Parallel(return_as="generator_unordered", batch_size=1)
+        yield from pool(joblib.delayed(_elsewhere)(name, task) for task in tasks)
+
+
+def _ray(address: str | None) -> str:
+    """Join or start a Ray cluster, and name joblib's backend for it.
+
+    Raises:
+        UnstickError: Ray is not installed, or the cluster cannot be reached.
+    """
+    try:
+        engine: Any = import_module("ray")
+        bridge: Any = import_module("ray.util.joblib")
+    except ImportError:
+        raise UnstickError("Ray is not installed: pip install 'unstick[ray]'") from None
+    if not engine.is_initialized():
+        try:
+            engine.init(address=address, log_to_driver=False, include_dashboard=False)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            said = " ".join(str(error).split())[:160]
+            raise UnstickError(f"no Ray cluster at {address or 'this machine'}: {said}") from None
+    bridge.register_ray()
+    return "ray"
+
+
+def _elsewhere(name: str, task: Task) -> Row:
+    """In another process: the study is found there by its name."""
+    return _measured(find_study(name), task)
+
+
+def _at_once(study: Study, tasks: Sequence[Task]) -> Iterable[Row]:
+    """Several tasks as one piece, such as a population; those it leaves out go one after the other."""
+    assert study.together is not None
+    left = {(task.arm.name, task.seed): task for task in tasks}
+    begin = time.perf_counter()
+    try:
+        with one_thread(study.alone):
+            for task, values in study.together(tasks):
+                now = time.perf_counter()
+                left.pop((task.arm.name, task.seed), None)
+                yield Row(task.arm.name, task.seed, _checked(values), now - begin)
+                begin = time.perf_counter()
+    except Exception:  # noqa: BLE001, S110 - what fails at once is measured alone, where it says why
+        pass
+    for task in left.values():
+        yield _measured(study, task)
+
+
+def _measured(study: Study, task: Task) -> Row:
+    """One arm on one seed; what a model or a measurement raises marks this arm and loses no other."""
+    begin = time.perf_counter()
+    values: Mapping[str, Value] = {}
+    failed = ""
+    try:
+        with one_thread(study.alone):
+            values = _checked(study.measure(task))
+    except Exception as error:  # noqa: BLE001 - a user's model may raise anything
+        failed = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return Row(task.arm.name, task.seed, values, time.perf_counter() - begin, failed)
+
+
+@contextmanager
+def one_thread(free: bool = False) -> Generator[None]:
+    """Compute with one thread inside; a study of time chooses its own."""
+    threads = torch.get_num_threads()
+    try:
+        if not free:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _checked(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Plain numbers, so that a row reads back as it was written."""
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Value:
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else float(value)
+    if isinstance(value, torch.Tensor):
+        return tuple(value.double().flatten().tolist()) if value.ndim else float(value)
+    if isinstance(value, list | tuple):
+        return tuple(float(item) for item in value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return float(value)

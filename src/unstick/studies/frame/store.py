@@ -1,0 +1,265 @@
+"""Finished arms on disk: written at once, read after any interruption, never mixed with others.
+
+Answers: what was measured already, under exactly this code and these settings?
+Does not answer: what it means.
+
+One file a study, JSON lines: the header says which study, code and settings; each further line is one arm on one seed.
+A line that a kill has torn is dropped. Lines are flushed to the disk before the next arm counts as finished.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from hashlib import sha256
+from importlib.util import find_spec
+from math import isfinite
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+
+from unstick.errors import UnstickError
+from unstick.studies.frame.plan import Setting, Study
+from unstick.studies.frame.table import Row, Value
+
+__all__ = ["BadStore", "Store", "code_of", "merge_stores"]
+
+SCHEMA = "unstick-study/1"
+ROOMS = (
+    *("data", "problem", "spectrum", "critical", "landscape", "training", "diagnosis"),
+    *("studies/frame", "studies/measures", "studies/toys"),
+)
+"""What every study is measured with; a change in it makes older arms arms of another code."""
+
+
+class BadStore(UnstickError):
+    """A store that cannot be used: of other code or settings, damaged, or not writable."""
+
+
+class Store:
+    """The finished arms of one study.
+
+    Args:
+        path: The file.
+        header: Which study, code and settings.
+        rows: What it holds.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any], rows: list[Row]) -> None:
+        self.path, self.header, self.rows = path, dict(header), rows
+
+    @classmethod
+    def open(cls, folder: Path, study: Study, setting: Setting) -> Self:
+        """The store of a study in a folder, made where there is none.
+
+        Raises:
+            BadStore: It is of other code or settings, damaged, or cannot be written.
+        """
+        header = _header(study, setting)
+        path = folder / f"{study.name}.jsonl"
+        if path.exists():
+            store = cls.read(path)
+            _check_same(path, store.header, header)
+            store._mend()
+            return store
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _append(path, header)
+        except OSError as error:
+            raise BadStore(f"{path} cannot be written: {error.strerror or error}") from None
+        return cls(path, header, [])
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """A store as it lies there; a torn last line is left out.
+
+        Raises:
+            BadStore: No such file, or not a store.
+        """
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        except OSError as error:
+            raise BadStore(f"{path} cannot be read: {error.strerror or error}") from None
+        documents = [_document(line) for line in lines]
+        if not documents or documents[0] is None or documents[0].get("schema") != SCHEMA:
+            raise BadStore(f"{path} is not a store of a study; expected another file or folder")
+        for number, document in enumerate(documents[1:-1], start=2):
+            if document is None:
+                raise BadStore(
+                    f"{path} is damaged in line {number}; remove that line, or choose another folder"
+                )
+        rows = [_row(document) for document in documents[1:] if document is not None]
+        return cls(path, documents[0], rows)
+
+    @property
+    def setting(self) -> Setting:
+        """The settings that it is of."""
+        known: dict[str, Any] = dict(self.header["settings"])
+        return Setting(full=known.pop("scale") == "full", **known)
+
+    def add(self, row: Row) -> None:
+        """Keep one finished arm; it is on the disk when this returns.
+
+        Raises:
+            BadStore: The disk takes no more; what it holds stays.
+        """
+        try:
+            _append(self.path, _written(row))
+        except OSError as error:
+            raise BadStore(
+                f"{self.path} takes no more ({error.strerror or error}); {len(self.rows)} finished arms are in it: "
+                "make room and run the same command again"
+            ) from None
+        self.rows.append(row)
+
+    def _mend(self) -> None:
+        """Cut off a torn last line, so that the next one stands alone."""
+        raw = self.path.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if len(whole) < len(raw):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+
+
+def merge_stores(sources: Iterable[Path], into: Path) -> tuple[int, int]:
+    """Join the stores of several folders, such as of several machines, into another folder.
+
+    Args:
+        sources: Folders that hold stores.
+        into: A folder; stores in it are added to.
+
+    Returns:
+        How many arms were added, and how many were there already: of two measurements of one arm the first is kept.
+
+    Raises:
+        BadStore: No stores, or two of one study that are of other code or settings.
+    """
+    added = known = 0
+    folders = list(sources)
+    paths = [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]
+    if not paths:
+        raise BadStore(
+            f"no store in {', '.join(map(str, folders))}; expected files such as ravine.jsonl"
+        )
+    into.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        source, goal = Store.read(path), into / path.name
+        if goal.exists():
+            there = Store.read(goal)
+            _check_same(goal, there.header, source.header)
+            there._mend()  # pyright: ignore[reportPrivateUsage] - the same class
+        else:
+            _append(goal, source.header)
+            there = Store(goal, source.header, [])
+        have = {(row.arm, row.seed) for row in there.rows}
+        for row in source.rows:
+            if (row.arm, row.seed) in have:
+                known += 1
+                continue
+            there.add(row)
+            have.add((row.arm, row.seed))
+            added += 1
+    return added, known
+
+
+def code_of(study: Study) -> str:
+    """A digest of the code that a study's numbers come from, and of torch's version."""
+    own = sha256(_rooms().encode())
+    for part in (study.measure, study.arms, study.together):
+        if part is not None:
+            own.update(Path(part.__code__.co_filename).read_bytes())  # pyright: ignore[reportFunctionMemberAccess]
+    return own.hexdigest()[:16]
+
+
+@cache
+def _rooms() -> str:
+    found = find_spec("unstick")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    root = Path(found.submodule_search_locations[0])
+    digest = sha256(torch.__version__.encode())
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _header(study: Study, setting: Setting) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "study": study.name,
+        "code": code_of(study),
+        "settings": setting.written(),
+    }
+
+
+def _check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    if there.get("study") != asked["study"]:
+        raise BadStore(f"{path} is of study {there.get('study')}; expected {asked['study']}")
+    old, new = there.get("settings", {}), asked["settings"]
+    other = [name for name in new if old.get(name) != new[name]]
+    if other:
+        told = ", ".join(f"{name} was {old.get(name)!r}, asked is {new[name]!r}" for name in other)
+        raise BadStore(
+            f"{path} is of other settings: {told}; expected the same, or another --store"
+        )
+    if there.get("code") != asked["code"]:
+        raise BadStore(
+            f"{path} was measured by other code (of unstick, the study, or torch); expected the same: "
+            "choose another --store, or remove it"
+        )
+
+
+def _append(path: Path, document: Mapping[str, Any]) -> None:
+    line = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+    with path.open("ab") as file:
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _document(line: str) -> dict[str, Any] | None:
+    if not line.endswith("\n"):
+        return None
+    try:
+        found: object = json.loads(line)
+    except ValueError:
+        return None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+def _written(row: Row) -> dict[str, Any]:
+    return {
+        "arm": row.arm,
+        "seed": row.seed,
+        "values": {name: _plain(value) for name, value in row.values.items()},
+        "seconds": row.seconds,
+        "failed": row.failed,
+    }
+
+
+def _plain(value: Value) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _value(value: Any) -> Value:
+    if isinstance(value, dict):
+        return float(cast("dict[str, str]", value)["float"])
+    if isinstance(value, list):
+        return tuple(cast("float", _value(item)) for item in cast("list[Any]", value))
+    return value
+
+
+def _row(document: Mapping[str, Any]) -> Row:
+    return Row(
+        arm=document["arm"],
+        seed=document["seed"],
+        values={name: _value(value) for name, value in document["values"].items()},
+        seconds=document["seconds"],
+        failed=document["failed"],
+    )

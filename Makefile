@@ -6,9 +6,9 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 # the scripts that measure; the other files in benchmarks/ are what these import
-BENCHMARKS := verdict curvature scaling memory training
+BENCHMARKS := verdict curvature scaling memory training finding landscape
 
-.PHONY: help demo test check fix docs bench
+.PHONY: help demo test slow check fix docs bench
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -17,8 +17,11 @@ help:  ## what there is
 demo: .venv/runtime.stamp  ## diagnose and free a real stalled training; writes report.html
 	$(BIN)/unstick demo --html report.html
 
-test: .venv/development.stamp  ## every test, doctests too
+test: .venv/development.stamp  ## the tests, doctests too; all but the slow ones
 	$(BIN)/python -m pytest -n 2 -q
+
+slow: .venv/development.stamp  ## the slow tests
+	$(BIN)/python -m pytest -n 2 -q -m slow
 
 check: .venv/development.stamp  ## format, lint, types, layers, docs coverage
 	$(BIN)/ruff format --check

@@ -150,7 +150,9 @@ def _mine(
             why = f"found {found[places].tolist()} where separate evaluations give {plain.tolist()}"
         except (UnstickError, *REFUSALS) as error:
             why = str(error).strip().split("\n")[0]
-        notes.append(f"losses along directions: each point evaluated by itself ({why})")
+        told = f"losses along directions: each point evaluated by itself ({why})"
+        if told not in notes:
+            notes.append(told)
     return displaced(mine.values, origin, directions, coordinates, progress=progress)
 
 

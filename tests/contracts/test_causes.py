@@ -10,6 +10,8 @@ from snippets import ROOT
 from unstick.diagnosis.cause import Cause
 from unstick.studies.gallery import all_stalls
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "docs" / "causes"
 SCRIPT = FOLDER / "make.py"
 QUICK = (

@@ -8,6 +8,8 @@ from cases import digits, network, train, zeroed
 from unstick.critical.classifying import classify
 from unstick.problem.problem import Problem
 
+pytestmark = pytest.mark.slow
+
 LOSS = nn.CrossEntropyLoss()
 
 

@@ -206,6 +206,7 @@ def assert_matches(text, pattern):
     assert re.search(pattern, text), text
 
 
+@pytest.mark.slow
 def test_the_command_prints_once_under_torchrun(tmp_path):
     (tmp_path / "stuck.py").write_text(
         "import sys\n"

@@ -121,6 +121,7 @@ def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(visit, width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize(
     "told",

@@ -60,6 +60,7 @@ def test_a_record_without_a_figure_is_refused_and_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_browser_draws_every_figure_in_its_size(plane, tmp_path):
     if shutil.which("chromium") is None and shutil.which("google-chrome") is None:

@@ -212,6 +212,7 @@ def place(page):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOYS)
 def test_every_figure_of_a_toy_is_drawn_and_fits_a_phone(visit, name):
     page = visit(name, width=360)
@@ -222,6 +223,7 @@ def test_every_figure_of_a_toy_is_drawn_and_fits_a_phone(visit, name):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_play_runs_all_views_from_the_start_and_pause_holds_them(visit):
     page = visit("two-weights")
     steps = figure("two-weights", "above-1").layout["meta"]["steps"]
@@ -252,6 +254,7 @@ def test_play_runs_all_views_from_the_start_and_pause_holds_them(visit):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_slider_moves_the_path_that_is_drawn_by_the_keyboard_too(visit):
     page = visit("two-weights")
     drawn = "[...document.querySelectorAll('#above-1 .scatterlayer .js-line')].map(e => e.getAttribute('d')).join()"
@@ -269,6 +272,7 @@ def test_the_slider_moves_the_path_that_is_drawn_by_the_keyboard_too(visit):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_other_colors_keep_the_step_and_paper_shows_whole_paths_without_controls(visit):
     page = visit("two-weights")
     whole = page.evaluate(LENGTHS, "above-1")
@@ -291,6 +295,7 @@ def test_other_colors_keep_the_step_and_paper_shows_whole_paths_without_controls
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_button_shows_its_model_and_hides_the_others(visit):
     page = visit("saddle-and-minimum")
     choices = figure("saddle-and-minimum", "space").layout["meta"]["choices"]
@@ -308,6 +313,7 @@ def test_a_button_shows_its_model_and_hides_the_others(visit):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_bar_of_each_chord_moves_alone(visit):
     page = visit("convex-and-nonconvex")
     bar = "(id) => document.getElementById(id).data[2].x"

@@ -14,6 +14,8 @@ from unstick.studies.measures.batches import along, best_of, divided, present, s
 from unstick.studies.measures.noise_scale import two_batch
 from unstick.training import Recipe, network
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     "batch-time",
     "batch-accuracy",

@@ -23,6 +23,8 @@ from unstick.studies.frame import Row, Setting, Table, Task, Verdict
 from unstick.studies.measures.contrast import within
 from unstick.studies.measures.sample import loss_for, part
 
+pytestmark = pytest.mark.slow
+
 MODULES = (toy_net, ravine, saddle_escape, starts, endpoints, taylor, momentum, stuck_not_critical)
 STUDIES = [module.STUDY for module in MODULES]
 CHEAP = {
@@ -108,7 +110,16 @@ def test_one_arm_gives_equal_numbers_twice_and_alone_decides_nothing(module):
         {arm.name: arm.knobs for arm in arms},
     )
 
-    assert first == second
+    assert first.keys() == second.keys()
+    for (
+        key,
+        value,
+    ) in first.items():  # which way Hessian products go is timed; ways differ in rounding
+        assert second[key] == (
+            value
+            if isinstance(value, str | None)
+            else pytest.approx(value, rel=1e-6, abs=1e-12, nan_ok=True)
+        ), key
     assert study.decide(partial).verdict == Verdict.INCONCLUSIVE
     for picture in study.pictures(partial):
         assert all(len(one.x) == len(one.y) for one in (*picture.series, *picture.claimed))

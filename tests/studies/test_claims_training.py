@@ -24,6 +24,8 @@ from unstick.studies.measures.classes import classified
 from unstick.studies.measures.curves import binned, over_seeds
 from unstick.training import Recipe, evaluate, network, train
 
+pytestmark = pytest.mark.slow
+
 MODULES = (
     initialization,
     feature_normalization,

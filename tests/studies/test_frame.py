@@ -207,6 +207,7 @@ def test_a_full_disk_is_one_line_and_what_is_kept_stays(dice, tmp_path, monkeypa
     assert len(Store.read(tmp_path / "dice.jsonl").rows) >= 1
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_it_gives_the_same_table(tmp_path):
     path = tmp_path / "dice.py"
     path.write_text(STUDY.replace("PAUSE", "0.02"))

@@ -10,6 +10,8 @@ from torch.nn import CrossEntropyLoss
 from unstick.studies.gallery import STAGES, all_healthy
 from unstick.studies.gallery.training import Training
 
+pytestmark = pytest.mark.slow
+
 HEALTHY = {healthy.name: healthy for healthy in all_healthy()}
 CLASSIFIERS = [
     name

@@ -14,6 +14,8 @@ from unstick.studies.gallery import all_stalls
 from unstick.studies.gallery.stall import DIVERGED
 from unstick.studies.gallery.training import Descent
 
+pytestmark = pytest.mark.slow
+
 STALLS = {stall.name: stall for stall in all_stalls()}
 REFUSED = ("exponential-activation", "relu-probabilities")
 LEVELS = {  # loss of all data at the stall, and how far off it may be

@@ -282,6 +282,7 @@ train(model, blobs(), LOSS, recipe, checkpoint={path!r}, checkpoint_seconds=0.0,
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_nothing_that_was_written(tmp_path):
     path = tmp_path / "run.safetensors"
     text = KILLED.format(tests=str(Path(__file__).parent), path=str(path))

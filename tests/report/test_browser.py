@@ -16,6 +16,18 @@ from report.examples import (
     training,
     treated,
 )
+from report.landscape_examples import (
+    convex,
+    found,
+    interpolation,
+    line,
+    oblique,
+    overview,
+    search,
+    study,
+    survey,
+    way,
+)
 from unstick.report.page import save
 
 pytestmark = pytest.mark.browser
@@ -133,10 +145,20 @@ def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(visit, width
         signal(),
         gallery(),
         treated(),
+        line(),
+        oblique(),
+        interpolation(),
+        survey(),
+        convex(),
+        found(),
+        search(),
+        way(),
+        study(),
+        overview(),
     ],
     ids=lambda record: type(record).__name__,
 )
-def test_every_figure_of_a_training_is_drawn_and_fits_the_screen(visit, tmp_path, told, width):
+def test_every_figure_of_a_record_is_drawn_and_fits_the_screen(visit, tmp_path, told, width):
     save(told, tmp_path / "report.html")
 
     page = visit(tmp_path / "report.html", width=width)
@@ -144,6 +166,19 @@ def test_every_figure_of_a_training_is_drawn_and_fits_the_screen(visit, tmp_path
     assert page.locator(".js-plotly-plot").count() == page.locator(".plot").count() > 0
     assert page.evaluate(EMPTY) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_button_shows_the_same_function_written_with_another_factor(visit, tmp_path):
+    save(survey(), tmp_path / "report.html")
+    page = visit(tmp_path / "report.html")
+    shown = "document.getElementById('rescaled-plain').data.map(trace => trace.visible !== false)"
+    first = page.evaluate(shown)
+
+    page.locator("figure", has=page.locator("#rescaled-plain")).get_by_role("button").nth(2).click()
+    page.wait_for_function(f"JSON.stringify({shown}) !== '{str(first).lower().replace(' ', '')}'")
+
+    assert first == [True, False, False]
+    assert page.evaluate(shown) == [False, False, True]
 
 
 def test_colors_follow_the_system_and_the_button_and_paper_is_light(visit):

@@ -69,6 +69,7 @@ from unstick.report.spectrum_figures import (
 )
 from unstick.report.story import story_of
 from unstick.report.study_figures import (
+    batches_table,
     effects_figure,
     effects_table,
     overview_table,
@@ -187,6 +188,8 @@ def sections_of(record: Record) -> Iterable[Section]:
             yield from _of_study(record)
         case Overview():
             yield Section("The claims", "", table=overview_table(record))
+            lead = "The table as it is taught, and what was measured for each line of it."
+            yield Section("Small against large batches", lead, table=batches_table(record))
             for one in record.results:
                 yield Section(one.name, one.said, tuple(study_figures(one, within=True)))
         case Trained():

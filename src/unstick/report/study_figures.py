@@ -14,7 +14,14 @@ from unstick.studies.frame.plan import Picture, Series
 from unstick.studies.frame.result import StudyResult
 from unstick.studies.frame.table import Row, Value
 
-__all__ = ["effects_figure", "effects_table", "overview_table", "study_figures", "values_of_arms"]
+__all__ = [
+    "batches_table",
+    "effects_figure",
+    "effects_table",
+    "overview_table",
+    "study_figures",
+    "values_of_arms",
+]
 
 COLORS = (
     "@measured",
@@ -26,6 +33,20 @@ COLORS = (
     "@series-0",
     "@series-5",
 )
+TAUGHT = (
+    (
+        "time",
+        "an update faster, an epoch slower",
+        "an update as fast in parallel, an epoch faster",
+        "batch-time",
+    ),
+    ("gradient", "noisy", "stable", "noise-scale"),
+    ("optimization", "better", "worse", "batch-accuracy"),
+    ("generalization", "better", "worse", "small-vs-large"),
+    ("minima", "flat", "sharp", "sharp-flat"),
+)
+"""What lecture notes say of small and large batches, and the study that measures it."""
+
 MOST_ROWS = 400
 FAINT = 0.55
 
@@ -113,6 +134,24 @@ def overview_table(told: Overview) -> Table:
         for one in told.results
     )
     return Table(("study", "verdict", "claim", "measured here", "took"), rows, wraps=True)
+
+
+def batches_table(told: Overview) -> Table | None:
+    """The table of small against large batches, as it is taught, with what was measured here beside each line."""
+    known = {one.name: one for one in told.results}
+    if not any(study in known for _, _, _, study in TAUGHT):
+        return None
+    rows = [
+        (
+            aspect,
+            small,
+            large,
+            f"{known[study].verdict}. {known[study].said}" if study in known else "not run",
+        )
+        for aspect, small, large, study in TAUGHT
+    ]
+    header = ("", "small batch, as taught", "large batch, as taught", "measured here")
+    return Table(header, tuple(rows), wraps=True)
 
 
 def _row(row: Row, names: Iterable[str]) -> tuple[str, ...]:

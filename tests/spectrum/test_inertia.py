@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,3 +161,24 @@ def test_arguments_out_of_range_are_refused():
         inertia(torch.eye(2), tau=-1.0)
     with pytest.raises(ValueError, match="count"):
         extreme_eigenvectors(torch.eye(2), 3)
+
+
+def test_eigenvectors_are_had_where_bisection_gives_up(monkeypatch):
+    def gives_up(*_args, **_kwargs):
+        raise scipy.linalg.LinAlgError("Internal Error.")
+
+    draw = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    matrix = draw + draw.T
+    usual = extreme_eigenvectors(matrix, 3)
+    monkeypatch.setattr(scipy.linalg, "eigh", gives_up)
+
+    found = extreme_eigenvectors(matrix, 3)
+
+    torch.testing.assert_close(found.lowest.values, usual.lowest.values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        (found.lowest.vectors.T @ usual.lowest.vectors).abs(),
+        torch.eye(3).double(),
+        rtol=0,
+        atol=1e-9,
+    )
+    assert found.lowest.residuals.max() < 1e-12

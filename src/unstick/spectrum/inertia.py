@@ -202,9 +202,15 @@ def extreme_eigenvectors(matrix: Tensor, count: int) -> Extremes:
 
 def _subset(H: Tensor, first: int, last: int) -> Pairs:
     """Eigenpairs first to last, ascending."""
-    from scipy.linalg import eigh  # slow to import, and seldom needed
+    from scipy.linalg import LinAlgError, eigh  # slow to import, and seldom needed
 
-    values, vectors = (torch.as_tensor(x) for x in eigh(H.numpy(), subset_by_index=(first, last)))
+    try:
+        found = eigh(H.numpy(), subset_by_index=(first, last))
+        values, vectors = (torch.as_tensor(x) for x in found)
+    except LinAlgError:  # LAPACK's bisection gives up now and then; all of them at once do not
+        everything = torch.linalg.eigh(H)
+        values = everything.eigenvalues[first : last + 1]
+        vectors = everything.eigenvectors[:, first : last + 1]
     residuals = torch.linalg.vector_norm(H @ vectors - vectors * values, dim=0)
     return Pairs(values, vectors, residuals, torch.ones(len(values), dtype=torch.bool))
 

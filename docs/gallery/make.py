@@ -122,7 +122,7 @@ def _search() -> tuple[Record, str]:
         model, (inputs, data.train_targets[:600]), nn.CrossEntropyLoss(), weight_decay=0.01
     )
     run = unstick.Run(problem, torch.optim.Adam(model.parameters(), 0.02, weight_decay=0.01))
-    found = unstick.search_critical_points(run, starts=40, updates=2000, noise=0.01)
+    found = unstick.search_critical_points(run, starts=40, updates=3000, noise=0.01)
     return found, f"{found.headline()} {found.cost.seconds:.0f} s."
 
 

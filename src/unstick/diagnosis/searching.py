@@ -6,6 +6,8 @@ Does not answer: which of them training would reach.
 
 from pathlib import Path
 
+import torch
+
 from unstick.critical.finding import find_critical_points
 from unstick.critical.found import Search
 from unstick.critical.starts import starts_along, starts_around
@@ -37,7 +39,7 @@ def search_critical_points(
         run: The problem, and how it is trained.
         starts: How many.
         updates: Train a copy for so many, and start from points of its way that are uniform in loss, every other one
-            moved by ``noise``. None: start around the present parameters, moved by ``noise``.
+            moved by ``noise``; the last one from where it ended. None: start around the present parameters, moved by ``noise``.
         noise: Standard deviation of a normal nudge of every parameter.
         method: As for ``find_critical_points``, and so the next three.
         steps: Of each search, at most.
@@ -58,7 +60,10 @@ def search_critical_points(
         chosen = starts_around(problem, count=starts, scale=noise, seed=seed)
     else:
         way = trajectory(run, updates=updates, points=POINTS, seed=seed, progress=progress)
-        chosen = starts_along(way.thetas, way.losses, count=starts, noise=noise, seed=seed)
+        chosen = way.thetas[-1:]
+        if starts > 1:
+            along = starts_along(way.thetas, way.losses, count=starts - 1, noise=noise, seed=seed)
+            chosen = torch.cat([along, chosen])
     return find_critical_points(
         problem,
         chosen,

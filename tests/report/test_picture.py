@@ -10,6 +10,7 @@ from report.examples import trained
 from unstick.errors import UnstickError
 from unstick.landscape.plane import scan
 from unstick.problem.problem import Problem
+from unstick.report.figures import Figure
 from unstick.report.page import save
 from unstick.report.picture import drawing, picture_paths
 from unstick.report.sections import figures_of
@@ -75,3 +76,16 @@ def test_a_browser_draws_every_figure_in_its_size(plane, tmp_path):
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
         assert (width, height) == (2 * size["width"], 2 * size["height"])
         assert len(data) > 20_000  # an empty picture is a few kB
+
+
+def test_of_a_mark_that_moves_the_picture_has_its_last_places_and_of_choices_the_first():
+    moving = {"x": [1, 2, 3], "y": [4, 5, 6], "meta": {"at": [0, 1, 2], "keeps": 1}}
+    still = {"x": [1, 2, 3], "y": [4, 5, 6]}
+    choices = {"choices": [{"name": "a", "shows": [0]}, {"name": "b", "shows": [2]}]}
+    figure = Figure("f", "t", "c", [still, moving, still], {"meta": choices})
+
+    first, second, third = drawing(figure)[0]["data"]
+
+    assert first == still
+    assert (second["x"], second["y"]) == ([3], [6])
+    assert third["visible"] is False

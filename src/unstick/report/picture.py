@@ -4,6 +4,7 @@ Answers: how does a figure get into a paper, a slide or a README?
 Does not answer: what is in the figure (the figure modules).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -23,6 +24,8 @@ WIDE, NARROW = 960, 620  # pixels of a picture before it is scaled
 SCALE = 2.0  # pixels of the file for each of them
 TITLE = 44  # pixels for the title
 LEGEND = 26  # pixels for the legend under it
+NAMES_A_ROW = {WIDE: 4, NARROW: 2}
+MOVED = ("x", "y", "z", "text")
 LONGEST = {WIDE: 100, NARROW: 64}  # letters of a line of the title
 
 
@@ -96,7 +99,10 @@ def drawing(figure: Figure) -> tuple[dict[str, Any], dict[str, int]]:
     width = WIDE if figure.wide else NARROW
     lines = _lines(figure.title, LONGEST[width])
     top = TITLE + 20 * (len(lines) - 1)
-    legend = LEGEND if figure.flat and layout.get("showlegend") is not False else 0
+    listed = sum(trace.get("showlegend") is not False for trace in figure.traces)
+    rows = math.ceil(listed / NAMES_A_ROW[width])
+    shows = figure.flat and layout.get("showlegend") is not False
+    legend = LEGEND * max(1, rows) if shows else 0
     margin["t"] = top + legend + (margin.get("t", 16) if legend == 0 else 0)
     layout |= {
         "title": {
@@ -119,13 +125,22 @@ def drawing(figure: Figure) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _chosen(figure: Figure) -> list[dict[str, Any]]:
-    """The traces that show before a reader chooses others."""
+    """The traces that show before a reader chooses others, as they are where what moves has come to its end."""
     choices = (figure.layout.get("meta") or {}).get("choices", [])
     hidden = {at for choice in choices[1:] for at in choice["shows"]}
     return [
-        {**trace, "visible": False} if at in hidden else trace
+        {**trace, "visible": False} if at in hidden else _arrived(trace)
         for at, trace in enumerate(figure.traces)
     ]
+
+
+def _arrived(trace: dict[str, Any]) -> dict[str, Any]:
+    """Of a mark that moves, its last places only."""
+    meta = trace.get("meta")
+    keeps = meta.get("keeps") if isinstance(meta, dict) else None
+    if not keeps:
+        return trace
+    return {**trace, **{key: trace[key][-keeps:] for key in MOVED if key in trace}}
 
 
 def _lines(text: str, longest: int) -> list[str]:

@@ -215,7 +215,7 @@ def test_an_ordinary_rectified_network_is_not_blind(width, dtype):
             relu_network(width, zero=False, seed=seed), data(300, 20), LOSS, dtype=dtype
         )
         assert not problem.hessian_is_blind()
-        assert problem.hessian().mode in ("kept", "forward")
+        assert problem.hessian().mode != "difference"  # the exact ones differ in speed only
 
 
 FUNCTIONS = {

@@ -75,7 +75,6 @@ def _trained(
 def _plane(run: unstick.Run, kind: str, points: int) -> tuple[Record, str]:
     told = unstick.survey(run.problem, along=kind, points=points)  # pyright: ignore[reportArgumentType]
     plane = told.plane
-    assert plane is not None
     finite = plane.losses[torch.isfinite(plane.losses)]
     said = f"Losses from {number(float(finite.min()))} to {number(float(finite.max()))} on {points} × {points} points"
     if plane.curvatures is not None:

@@ -122,7 +122,7 @@ def survey() -> Survey:
     """A plane with sharpness and the same function written in three ways."""
     whole = replace(oblique(), outcome="complete", path=None, path_losses=None, explained=None)
     planes = tuple(replace(whole, losses=k * whole.losses) for k in (1.0, 2.0, 3.0))
-    return Survey(whole, None, None, sharp(), rescaled(), planes, planes, "complete", SPENT)
+    return Survey(whole, sharp(), rescaled(), planes, planes, "complete", SPENT)
 
 
 def violation() -> Violation:

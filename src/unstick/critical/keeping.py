@@ -9,11 +9,10 @@ on the disk before the next one ends. A last line that a kill tore is dropped.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from unstick.critical.flatness import Flatness
 from unstick.critical.found import Found
 from unstick.errors import Unreadable
+from unstick.journal import append_line, object_of
 from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
 
@@ -110,21 +110,15 @@ class Store:
                 file.truncate(len(whole))
 
     def _object(self, text: bytes, line: int) -> dict[str, Any]:
-        try:
-            entry = json.loads(text)
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict):
+        entry = object_of(text)
+        if entry is None:
             raise Unreadable(
                 f"{self.path}, line {line} is not a JSON object; expected the store of a search, or none"
             )
-        return cast("dict[str, Any]", entry)
+        return entry
 
     def _append(self, entry: Mapping[str, object]) -> None:
-        with self.path.open("ab") as file:
-            file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, json.dumps(entry, ensure_ascii=False))
 
 
 def _written(found: Found) -> dict[str, Any]:

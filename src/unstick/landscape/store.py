@@ -9,15 +9,15 @@ A file holds JSON lines: what the scan is of, then a row each, with numbers writ
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unstick.errors import BadData, Unreadable
+from unstick.journal import append_line, object_of
 from unstick.problem.batches import digest
 from unstick.problem.problem import Problem
 
@@ -71,7 +71,7 @@ class Store:
         self._write(json.dumps({"row": index, **exact}))
 
     def _check(self, line: str, of: Mapping[str, Any]) -> None:
-        held = _object(line)
+        held = object_of(line)
         if held is None or held.get("kind") != KIND:
             raise Unreadable(f"{self.path} is not a stored scan; give another store=")
         other = [name for name, value in of.items() if not _same(name, held.get(name), value)]
@@ -83,7 +83,7 @@ class Store:
 
     def _read(self, lines: Sequence[str]) -> None:
         for at, line in enumerate(lines):
-            row = _object(line)
+            row = object_of(line)
             try:
                 assert row is not None
                 index = int(row.pop("row"))
@@ -97,10 +97,7 @@ class Store:
 
     def _write(self, line: str) -> None:
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self.path, line)
         except OSError as error:
             raise BadData(f"{self.path} cannot be written: {error.strerror or error}") from None
 
@@ -148,11 +145,3 @@ def _same(name: str, held: object, wanted: object) -> bool:
     except ValueError:
         return False
     return math.isclose(one, other, rel_tol=SAME_LOSS) or one.hex() == other.hex()
-
-
-def _object(line: str) -> dict[str, Any] | None:
-    try:
-        found: object = json.loads(line)
-    except ValueError:
-        return None
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else None

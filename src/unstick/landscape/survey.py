@@ -1,4 +1,4 @@
-"""What there is to look at around a point, in one record: a plane, a line, sharpness, and the same function written otherwise.
+"""What there is to look at around a point, in one record: a plane, sharpness, and the same function written otherwise.
 
 Answers: what does the landscape look like here, how sharp is it, and how much of that is only how the function is written?
 Does not answer: whether the point is critical.
@@ -15,16 +15,15 @@ from torch import Tensor
 from unstick.errors import BadModel
 from unstick.landscape.directions import Direction, axes, random_direction
 from unstick.landscape.grid import Progress
-from unstick.landscape.interpolation import Interpolation
-from unstick.landscape.line import Line, axis_of, distances_of
+from unstick.landscape.line import axis_of, distances_of
 from unstick.landscape.plane import Plane, scan
 from unstick.landscape.rescaling import Rescaled, rescalable, rescaling_study
 from unstick.landscape.sharpness import Sharpness, sharpness
-from unstick.problem.cost import NOTHING, Cost
+from unstick.problem.cost import Cost
 from unstick.problem.problem import Problem
 from unstick.record import Fact, Record
 
-__all__ = ["Kind", "Survey", "alone", "rewritten", "survey"]
+__all__ = ["Kind", "Survey", "rewritten", "survey"]
 
 Kind = Literal["random", "eigenvectors", "gradient"]
 """The planes that there are."""
@@ -37,9 +36,7 @@ SIDE = 25  # points of a side of the planes of a rescaled network
 class Survey(Record):
     """Pictures and measures around one point; what was not asked for is ``None``."""
 
-    plane: Plane | None
-    line: Line | None
-    interpolation: Interpolation | None
+    plane: Plane
     sharpness: Sharpness | None
     rescaled: Rescaled | None
     rescaled_normalized: tuple[Plane, ...]  # one an α: along filter-normalized directions
@@ -49,15 +46,12 @@ class Survey(Record):
 
     def headline(self) -> str:
         """What is in it."""
-        first = next(
-            (part for part in (self.plane, self.line, self.interpolation) if part is not None), None
-        )
-        return "No picture was made." if first is None else first.headline()
+        return self.plane.headline()
 
     def facts(self) -> list[Fact]:
         """The facts of every part."""
         facts: list[Fact] = []
-        for part in (self.plane, self.line, self.interpolation, self.sharpness, self.rescaled):
+        for part in (self.plane, self.sharpness, self.rescaled):
             if part is not None:
                 facts += [fact for fact in part.facts() if fact[0] not in ("cost", "outcome")]
         return [*facts, ("outcome", self.outcome), ("cost", str(self.cost))]
@@ -128,29 +122,12 @@ def survey(
     stopped = any(part is not None and part.outcome == "interrupted" for part in parts)
     return Survey(
         plane=plane,
-        line=None,
-        interpolation=None,
         sharpness=measured,
         rescaled=rescaled,
         rescaled_normalized=normalized,
         rescaled_plain=plain,
         outcome="interrupted" if stopped else "complete",
         cost=problem.spent - before,
-    )
-
-
-def alone(part: Line | Interpolation | Plane, *, sharpness: Sharpness | None = None) -> Survey:
-    """A survey of one picture."""
-    return Survey(
-        plane=part if isinstance(part, Plane) else None,
-        line=part if isinstance(part, Line) else None,
-        interpolation=part if isinstance(part, Interpolation) else None,
-        sharpness=sharpness,
-        rescaled=None,
-        rescaled_normalized=(),
-        rescaled_plain=(),
-        outcome=part.outcome,
-        cost=part.cost + (NOTHING if sharpness is None else sharpness.cost),
     )
 
 

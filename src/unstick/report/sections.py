@@ -241,9 +241,7 @@ def _of_gallery(told: GalleryResult) -> Iterable[Section]:
 
 
 def _of_survey(told: Survey) -> Iterable[Section]:
-    for part in (told.plane, told.line, told.interpolation):
-        if part is not None:
-            yield from sections_of(part)
+    yield from sections_of(told.plane)
     if told.sharpness is not None:
         yield _of_sharpness(told.sharpness)
     if told.rescaled is not None:
@@ -449,9 +447,7 @@ def notes_of(record: Record) -> Iterable[str]:
             yield from record.notes
             yield from _partial("the picture", record.outcome)
         case Survey():
-            for part in (record.plane, record.line, record.interpolation):
-                if part is not None:
-                    yield from notes_of(part)
+            yield from notes_of(record.plane)
         case Sharpness() | Rescaled() | Convexity() | Search():
             yield from _partial("the measurement", record.outcome)
         case Found():

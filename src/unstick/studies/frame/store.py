@@ -8,7 +8,6 @@ A line that a kill has torn is dropped. Lines are flushed to the disk before the
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import sha256
@@ -20,6 +19,7 @@ from typing import Any, Self, cast
 import torch
 
 from unstick.errors import UnstickError
+from unstick.journal import append_line, object_of
 from unstick.studies.frame.plan import Setting, Study
 from unstick.studies.frame.table import Row, Value
 
@@ -212,21 +212,12 @@ def _check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) 
 
 
 def _append(path: Path, document: Mapping[str, Any]) -> None:
-    line = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
-    with path.open("ab") as file:
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
 def _document(line: str) -> dict[str, Any] | None:
-    if not line.endswith("\n"):
-        return None
-    try:
-        found: object = json.loads(line)
-    except ValueError:
-        return None
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+    """What a whole line holds; None of one that a kill tore."""
+    return object_of(line) if line.endswith("\n") else None
 
 
 def _written(row: Row) -> dict[str, Any]:

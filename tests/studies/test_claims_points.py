@@ -19,8 +19,7 @@ from unstick.studies.claims import (
     taylor,
     toy_net,
 )
-from unstick.studies.frame import Row, Setting, Table, Task, Verdict
-from unstick.studies.measures.contrast import within
+from unstick.studies.frame import Row, Setting, Table, Task, Verdict, within
 from unstick.studies.measures.sample import loss_for, part
 
 pytestmark = pytest.mark.slow

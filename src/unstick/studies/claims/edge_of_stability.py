@@ -13,19 +13,18 @@ from unstick.spectrum import ends
 from unstick.studies.frame import (
     Arm,
     Decision,
-    Effect,
     Picture,
     Series,
     Setting,
     Study,
     Table,
     Task,
-    Verdict,
     combined,
+    verdict_near,
+    within,
 )
 from unstick.studies.frame.table import Value
 from unstick.studies.measures.classes import classified
-from unstick.studies.measures.contrast import within
 from unstick.studies.measures.curves import over_seeds
 from unstick.training import Recipe, train
 from unstick.training.stopping import DIVERGED
@@ -72,7 +71,6 @@ def _measure(task: Task) -> dict[str, Value]:
     last = ratios[-max(1, round(LAST * len(ratios))) :]
     return {
         "ratio": sum(last) / len(last) if outcome == "done" else nan,
-        "one": 1.0,
         "highest": max(ratios),
         "reached": max(ratios[1:], default=0.0) >= 1,
         "loss": losses[-1] if outcome == "done" else inf,
@@ -112,7 +110,7 @@ def _decide(table: Table) -> Decision:
             table,
             arm,
             "ratio",
-            "one",
+            1.0,
             name=f"λmax·η/2 − 1 at the end, {arm}",
             comparisons=max(1, len(arrived)),
         )
@@ -129,21 +127,15 @@ def _decide(table: Table) -> Decision:
         said += f" At the rates that got there the loss rose between two measurements {rises:g} times and still fell on the whole."
     else:
         said += " No rate got there in every run."
-    return Decision(combined([_near(effect) for effect in effects]), said, tuple(effects))
+    return Decision(
+        combined([verdict_near(effect, WITHIN) for effect in effects]), said, tuple(effects)
+    )
 
 
 def _told(table: Table, arm: str, lost: bool, arrived: bool) -> str:
     if lost:
         return "diverged"
     return f"{number(table.mean('ratio', arm), 3)}{'' if arrived else ' (not reached)'}"
-
-
-def _near(effect: Effect) -> Verdict:
-    """Whether the mean lies within ``WITHIN`` of 1."""
-    if effect.low > -WITHIN and effect.high < WITHIN:
-        return Verdict.SUPPORTED
-    outside = effect.low > WITHIN or effect.high < -WITHIN
-    return Verdict.CONTRADICTED if outside else Verdict.INCONCLUSIVE
 
 
 def _pictures(table: Table) -> list[Picture]:

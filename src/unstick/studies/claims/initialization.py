@@ -10,7 +10,6 @@ from unstick.record import number
 from unstick.studies.frame import (
     Arm,
     Decision,
-    Effect,
     Picture,
     Series,
     Setting,
@@ -21,11 +20,12 @@ from unstick.studies.frame import (
     Verdict,
     combined,
     paired,
+    verdict_near,
     verdict_of,
+    within,
 )
 from unstick.studies.frame.table import Value
 from unstick.studies.measures.classes import classified
-from unstick.studies.measures.contrast import within
 from unstick.studies.measures.curves import binned, over_seeds
 from unstick.training import (
     Recipe,
@@ -182,7 +182,7 @@ def _decide(table: Table) -> Decision:
     ]
     equal, same = _equal(table)
     verdicts = [verdict_of(gap, Side.BELOW) for gap in gaps]
-    verdicts += [_near(effect) for effect in ratios] + [same]
+    verdicts += [verdict_near(effect, OFF * effect.second) for effect in ratios] + [same]
     told = ", ".join(
         f"{arm} {number(table.mean('accuracy', arm), 3)}"
         for arm in table.arms
@@ -216,16 +216,6 @@ def _unpredicted(table: Table, arm: str) -> bool:
     """Whether the arm was measured on a network for which no ratio is predicted: a user's own, or one hidden layer."""
     known = table.column("predicted", arm)
     return bool(known) and not any(map(isfinite, known))
-
-
-def _near(effect: Effect) -> Verdict:
-    """Whether a ratio is as predicted, up to ``OFF`` of it."""
-    off = OFF * effect.second
-    if not isfinite(off) or not isfinite(effect.low):
-        return Verdict.INCONCLUSIVE
-    if -off < effect.low and effect.high < off:
-        return Verdict.SUPPORTED
-    return Verdict.CONTRADICTED if effect.low > off or effect.high < -off else Verdict.INCONCLUSIVE
 
 
 def _pictures(table: Table) -> list[Picture]:

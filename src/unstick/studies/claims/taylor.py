@@ -23,9 +23,9 @@ from unstick.studies.frame import (
     Task,
     combined,
     verdict_of,
+    within,
 )
 from unstick.studies.frame.table import Value
-from unstick.studies.measures.contrast import within
 from unstick.studies.measures.sample import loss_for, part
 from unstick.training.loop import train
 from unstick.training.recipe import Recipe

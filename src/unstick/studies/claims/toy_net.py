@@ -21,9 +21,9 @@ from unstick.studies.frame import (
     Table,
     Task,
     Verdict,
+    within,
 )
 from unstick.studies.frame.table import Value
-from unstick.studies.measures.contrast import within
 from unstick.studies.toys.measuring import Rival, race
 from unstick.training.recipe import Recipe
 

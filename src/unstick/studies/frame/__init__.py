@@ -8,7 +8,9 @@ from unstick.studies.frame.comparing import (
     combined,
     paired,
     share,
+    verdict_near,
     verdict_of,
+    within,
 )
 from unstick.studies.frame.overview import Overview, overview_of
 from unstick.studies.frame.plan import Arm, Decision, Picture, Series, Setting, Study, Task
@@ -42,5 +44,7 @@ __all__ = [
     "results_of",
     "run_study",
     "share",
+    "verdict_near",
     "verdict_of",
+    "within",
 ]

@@ -13,9 +13,20 @@ from typing import Any
 from scipy import stats
 
 from unstick.record import number
-from unstick.studies.frame.table import Table
+from unstick.studies.frame.table import Row, Table
 
-__all__ = ["Effect", "Side", "Verdict", "combined", "paired", "share", "side_of", "verdict_of"]
+__all__ = [
+    "Effect",
+    "Side",
+    "Verdict",
+    "combined",
+    "paired",
+    "share",
+    "side_of",
+    "verdict_near",
+    "verdict_of",
+    "within",
+]
 
 
 class Verdict(StrEnum):
@@ -90,6 +101,50 @@ def paired(
     return Effect(title, *means, sum(gaps) / len(gaps), low, high, each, len(gaps))
 
 
+def within(
+    table: Table,
+    arm: str,
+    measure: str,
+    other: str | float,
+    *,
+    name: str = "",
+    confidence: float = 0.95,
+    comparisons: int = 1,
+) -> Effect:
+    """The mean over the seeds of one arm of a measure less another, or less a number that theory gives.
+
+    Args:
+        table: What was measured.
+        arm: Which arm.
+        measure: Which number.
+        other: What to compare it with: another measure of the same arm, or a constant.
+        name: What to call it.
+        confidence: As for ``paired``.
+        comparisons: As for ``paired``.
+
+    Example:
+        >>> rows = tuple(Row("a", seed, {"x": 3.0, "y": 1.0}, 0.0) for seed in range(2))
+        >>> effect = within(Table(rows, ("a",), {}), "a", "x", "y")
+        >>> effect.difference, effect.low, effect.high
+        (2.0, 2.0, 2.0)
+    """
+    ones = table.by_seed(measure, arm)
+    others = (
+        table.by_seed(other, arm) if isinstance(other, str) else dict.fromkeys(ones, float(other))
+    )
+    rows = [Row(measure, seed, {"value": value}, 0.0) for seed, value in ones.items()]
+    rows += [Row("other", seed, {"value": value}, 0.0) for seed, value in others.items()]
+    return paired(
+        Table(tuple(rows), (measure, "other"), {}),
+        "value",
+        measure,
+        "other",
+        name=name or f"{arm}: {measure} − {other}",
+        confidence=confidence,
+        comparisons=comparisons,
+    )
+
+
 def share(
     hits: int,
     of: int,
@@ -122,6 +177,16 @@ def verdict_of(effect: Effect, expected: Side, level: float = 0.0) -> Verdict:
     if found == Side.ACROSS:
         return Verdict.INCONCLUSIVE
     return Verdict.SUPPORTED if found == expected else Verdict.CONTRADICTED
+
+
+def verdict_near(effect: Effect, radius: float) -> Verdict:
+    """Of a difference that should be nought: supported where the whole interval lies within a radius, contradicted where it lies outside."""
+    if not isfinite(radius):
+        return Verdict.INCONCLUSIVE
+    if -radius < effect.low and effect.high < radius:
+        return Verdict.SUPPORTED
+    outside = effect.low > radius or effect.high < -radius
+    return Verdict.CONTRADICTED if outside else Verdict.INCONCLUSIVE
 
 
 def combined(verdicts: Sequence[Verdict]) -> Verdict:

@@ -7,6 +7,7 @@ One file a study, JSON lines: the header says which study, code and settings; ea
 A line that a kill has torn is dropped. Lines are flushed to the disk before the next arm counts as finished.
 """
 
+import ast
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -14,6 +15,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
+from re import findall
 from typing import Any, Self, cast
 
 import torch
@@ -28,9 +30,11 @@ __all__ = ["BadStore", "Store", "code_of", "merge_stores"]
 SCHEMA = "unstick-study/1"
 ROOMS = (
     *("data", "problem", "spectrum", "critical", "landscape", "training", "diagnosis"),
-    *("studies/frame", "studies/measures", "studies/toys"),
+    *("studies/measures", "studies/toys"),
 )
 """What every study is measured with; a change in it makes older arms arms of another code."""
+FRAME = {"plan.py": "Task", "running.py": "_measured"}
+"""And of the frame, what an arm's numbers hang on."""
 
 
 class BadStore(UnstickError):
@@ -164,11 +168,14 @@ def merge_stores(sources: Iterable[Path], into: Path) -> tuple[int, int]:
 
 
 def code_of(study: Study) -> str:
-    """A digest of the code that a study's numbers come from, and of torch's version."""
+    """A digest of the code that a study's numbers come from, and of torch's version.
+
+    Of the study's own file only what measuring reaches counts: a caption or a rule may change, and arms stay what they were.
+    """
     own = sha256(_rooms().encode())
     for part in (study.measure, study.arms, study.together):
         if part is not None:
-            own.update(Path(part.__code__.co_filename).read_bytes())  # pyright: ignore[reportFunctionMemberAccess]
+            own.update(_reached(Path(part.__code__.co_filename), part.__qualname__).encode())
     return own.hexdigest()[:16]
 
 
@@ -182,7 +189,41 @@ def _rooms() -> str:
     for room in ROOMS:
         for path in sorted((root / room).rglob("*.py")):
             digest.update(path.read_bytes())
+    for file, name in FRAME.items():
+        digest.update(_reached(root / "studies" / "frame" / file, name).encode())
     return digest.hexdigest()
+
+
+def _reached(path: Path, first: str) -> str:
+    """The source of what has this name and of all that it names of its own file; of a nested function, the whole file."""
+    text = path.read_text(encoding="utf-8")
+    parts: dict[str, str] = {}
+    for statement in ast.parse(text).body:
+        for name in _named(statement):
+            parts[name] = ast.get_source_segment(text, statement) or ""
+    if first not in parts:
+        return text
+    told: dict[str, str] = {}
+    ahead = [first]
+    while ahead:
+        name = ahead.pop()
+        if name not in told:
+            told[name] = parts[name]
+            ahead += [word for word in findall(r"\w+", parts[name]) if word in parts]
+    return "\n".join(told[name] for name in sorted(told))
+
+
+def _named(statement: ast.stmt) -> list[str]:
+    """What a statement of a module defines: functions, classes, constants."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Assign(targets=targets):
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+        case _:
+            return []
 
 
 def _header(study: Study, setting: Setting) -> dict[str, Any]:

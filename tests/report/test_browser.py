@@ -28,7 +28,7 @@ from report.landscape_examples import (
     survey,
     way,
 )
-from unstick.report.page import save
+from unstick.report.page import LIBRARY, save
 
 pytestmark = pytest.mark.browser
 
@@ -89,8 +89,8 @@ def visit(browser, page_file):
     """Open the page; afterwards nothing may have gone wrong or out."""
     wrong, requests, contexts, files = [], [], [], set()
 
-    def opened(file=page_file, *, width=1280, scheme="light", javascript=True):
-        files.add(file.as_uri())
+    def opened(file=page_file, *, width=1280, scheme="light", javascript=True, beside=()):
+        files.update({file.as_uri(), *((file.parent / name).as_uri() for name in beside)})
         context = browser.new_context(
             viewport={"width": width, "height": 900},
             color_scheme=scheme,
@@ -123,6 +123,26 @@ def assert_drawn(page):
     assert page.locator(".js-plotly-plot").count() == 12
     assert page.evaluate(EMPTY) == []
     assert page.evaluate(SHADES, b64encode(picture).decode()) > 200
+
+
+def test_pages_of_a_folder_share_the_library(visit, tmp_path):
+    for name in ("one", "two"):
+        save(study(), tmp_path / f"{name}.html", shared=True)
+    page = visit(tmp_path / "one.html", beside=(LIBRARY,))
+
+    assert page.evaluate(EMPTY) == []
+    assert page.locator("#missing").is_hidden()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["one.html", LIBRARY, "two.html"]
+
+
+def test_a_page_without_its_library_says_so(browser, tmp_path):
+    save(study(), tmp_path / "alone.html", shared=True)
+    (tmp_path / LIBRARY).unlink()
+    page = browser.new_page()
+    page.goto((tmp_path / "alone.html").as_uri())
+
+    assert LIBRARY in page.locator("#missing").inner_text()
+    page.close()
 
 
 @pytest.mark.parametrize("width", [1280, 360])

@@ -19,7 +19,7 @@ from report.examples import (
     portrait,
 )
 from unstick.record import Record
-from unstick.report.page import save, to_html
+from unstick.report.page import LIBRARY, save, to_html
 from unstick.report.serialization import from_json, load, to_json
 from unstick.spectrum.interval import Interval
 
@@ -61,6 +61,16 @@ def words(page: str) -> str:
         for part in re.split(r"(<script>.*?</script>)", page, flags=re.DOTALL)
         if len(part) < MEGABYTE
     )
+
+
+def test_a_shared_page_is_small_and_the_library_lies_beside_it_once(tmp_path):
+    for name in ("a", "b"):
+        save(demonstration(), tmp_path / f"{name}.html", shared=True)
+    library = (tmp_path / LIBRARY).read_text(encoding="utf-8")
+
+    assert (tmp_path / "a.html").stat().st_size < MEGABYTE
+    assert library.strip() in to_html(demonstration())
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)

@@ -13,7 +13,13 @@ __all__ = ["deliver"]
 
 
 def deliver(
-    record: Record, outcome: str, *, as_json: bool, html: Path | None, png: Path | None = None
+    record: Record,
+    outcome: str,
+    *,
+    as_json: bool,
+    html: Path | None,
+    png: Path | None = None,
+    shared: bool = False,
 ) -> None:
     """Print a record for people or for programs, then write its page and its pictures.
 
@@ -23,6 +29,7 @@ def deliver(
         as_json: One JSON object instead of text.
         html: Where the page goes.
         png: Where the figures go.
+        shared: Whether the page shares its plotting library with others of its folder.
 
     Raises:
         UnstickError: The work was interrupted, or the page or a picture cannot be written.
@@ -42,7 +49,7 @@ def deliver(
         if path is None or not speaks():
             continue
         try:
-            unstick.save(record, path)
+            unstick.save(record, path, shared=shared)
         except OSError as error:
             raise UnstickError(f"{path} cannot be written: {error.strerror or error}") from None
         where = path if path is html else f"{path.parent / path.stem}*.png"

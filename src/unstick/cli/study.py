@@ -167,7 +167,7 @@ def _write(found: Any, out: Path) -> None:
     for suffix in (".html", ".json", ".csv"):
         path = out / f"{found.name}{suffix}"
         try:
-            unstick.save(found, path)
+            unstick.save(found, path, shared=True)
         except OSError as error:
             raise UnstickError(f"{path} cannot be written: {error.strerror or error}") from None
 
@@ -180,4 +180,4 @@ def _deliver(results: list[Any], out: Path | None, *, as_json: bool) -> None:
     else:
         told = overview_of(results, [each.name for each in all_studies()])
     page = None if out is None or len(results) == 1 else out / HTML_OF_ALL
-    deliver(told, told.outcome, as_json=as_json, html=page)
+    deliver(told, told.outcome, as_json=as_json, html=page, shared=True)

@@ -22,19 +22,24 @@ from unstick.report.sections import costs_of, notes_of, sections_of
 from unstick.report.serialization import to_json
 from unstick.report.story import story_of
 
-__all__ = ["save", "to_html"]
+__all__ = ["LIBRARY", "save", "to_html"]
+
+LIBRARY = "plotly.min.js"
+"""The plotting library, as a file that several pages share."""
 
 TRIED = ("do", "tried", "tried too", "not tried")
 """Facts that sections of their own tell where something was tried."""
 
 
-def save(record: Record, path: str | Path) -> None:
+def save(record: Record, path: str | Path, *, shared: bool = False) -> None:
     """Write a record as a self-contained page (``.html``), as JSON (``.json``), pictures (``.png``) or CSV (``.csv``).
 
     Args:
         record: Any record of the package.
         path: Where to; the suffix says as what. A file that is there is replaced. Of several figures each gets a picture
             of its own, as ``stem-figure.png``. CSV is for what has rows: studies and traces of runs.
+        shared: Of a page: take the plotting library from ``plotly.min.js`` beside it, which is put there. One file of 5 MB
+            for a folder of pages, instead of 5 MB in each.
 
     Raises:
         ValueError: The suffix is none of these.
@@ -43,7 +48,9 @@ def save(record: Record, path: str | Path) -> None:
     path = Path(path)
     match path.suffix.lower():
         case ".html":
-            text = to_html(record)
+            text = to_html(record, shared=shared)
+            if shared:
+                _lay(path.parent / LIBRARY)
         case ".json":
             text = to_json(record) + "\n"
         case ".csv":
@@ -56,14 +63,15 @@ def save(record: Record, path: str | Path) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def to_html(record: Record) -> str:
+def to_html(record: Record, *, shared: bool = False) -> str:
     """Write any record as one HTML page that needs nothing else.
 
     Args:
         record: Any record of the package; sections appear where there are data for them.
+        shared: Take the plotting library from a file beside the page; ``save`` puts it there.
 
     Returns:
-        The page, about 5 MB, nearly all of which is the plotting library. Equal records give equal pages.
+        The page, about 5 MB, nearly all of which is the plotting library where it is not shared. Equal records give equal pages.
     """
     story = story_of(record)
     sections = [section for section in sections_of(record) if not section.empty]
@@ -83,7 +91,10 @@ def to_html(record: Record) -> str:
         costs=list(costs_of(record)),
         notes=notes,
         specifications=_in_script([_specification(figure) for figure in drawn]),
-        plotly=Markup(_plotly()) if drawn else "",  # noqa: S704 - the library as it was installed
+        plotly=Markup(_plotly()) if drawn and not shared else "",  # noqa: S704 - the library as it was installed
+        library=LIBRARY if drawn and shared else "",
+        drawn=bool(drawn),
+        shared=shared,
         version=__version__,
     )
 
@@ -110,6 +121,12 @@ def _in_script(value: object) -> Markup:
 @cache
 def _plotly() -> str:
     return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+
+
+def _lay(path: Path) -> None:
+    """The library as a file, unless it lies there already."""
+    if not path.exists() or path.stat().st_size != len(_plotly().encode()):
+        path.write_text(_plotly(), encoding="utf-8", newline="\n")
 
 
 @cache

@@ -111,6 +111,7 @@ class Section:
     after: str = ""  # a sentence under the table
     told: str = ""  # a paragraph
     points: tuple[str, ...] = ()
+    page: str = ""  # of a folder of pages, the one that tells the whole of it
 
     @property
     def empty(self) -> bool:
@@ -191,7 +192,8 @@ def sections_of(record: Record) -> Iterable[Section]:
             lead = "The table as it is taught, and what was measured for each line of it."
             yield Section("Small against large batches", lead, table=batches_table(record))
             for one in record.results:
-                yield Section(one.name, one.said, tuple(study_figures(one, within=True)))
+                figures = tuple(study_figures(one, within=True))
+                yield Section(one.name, one.said, figures, page=f"{one.name}.html")
         case Trained():
             yield Section("The training", "", training_figures(record))
         case StalledRun():

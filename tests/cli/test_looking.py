@@ -209,6 +209,7 @@ def test_study_run_writes_page_json_and_csv_and_goes_on_from_its_store(call, tmp
         "dimension.csv",
         "dimension.html",
         "dimension.json",
+        "plotly.min.js",
     ]
     assert (out / "dimension.csv").read_text().startswith("arm,seed,d,draws,minima,seconds,failed")
     again = read(call("study", "report", str(store), "--out", str(tmp_path / "again"), "--json"))

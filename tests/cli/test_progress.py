@@ -74,6 +74,21 @@ def test_plain_lines_come_now_and_then(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "Hessian products: 1,200 of 4,000\n")
 
 
+def test_plain_lines_say_how_long_the_rest_takes_at_the_pace_of_this_run(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    clock = iter([0.0, 0.0, 300.0, 600.0])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+
+    with watching(None, as_json=True, quiet=False) as watch:
+        watch("ravine", 20, 40)  # twenty arms were in the store
+        watch("ravine", 20, 40)
+        watch("ravine", 25, 40)
+
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == second == "ravine: 20 of 40"
+    assert third == "ravine: 25 of 40; about 30 min left"  # five arms in ten minutes
+
+
 def test_short_work_shows_no_line(capsys):
     with watching(None, as_json=False, quiet=False) as watch:
         watch("Hessian products", 1, 2)

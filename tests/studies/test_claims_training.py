@@ -127,6 +127,7 @@ def test_equal_calls_give_equal_numbers_and_a_table_that_can_be_drawn(module):
         tuple(arm.name for arm in arms),
         {arm.name: dict(arm.knobs) for arm in arms},
     )
+    assert module.STUDY.pictures(table)[0].claimed
     for picture in module.STUDY.pictures(table):
         assert picture.series
         for series in picture.series:

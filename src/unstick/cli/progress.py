@@ -24,6 +24,9 @@ __all__ = ["Watcher", "expected", "speaks", "watching"]
 
 PROMISE_AFTER = 0.2  # seconds; a refusal comes sooner and is then the only line
 BAR_AFTER = 2.0  # seconds; shorter work needs no bar
+LOOK_BACK = (
+    86400.0  # seconds of work behind the time left; one arm may take longer than rich's half minute
+)
 LINE_EVERY = 10.0  # seconds between plain lines where there is no terminal
 
 
@@ -94,15 +97,20 @@ class _Lines:
     def __init__(self, promise: str | None) -> None:
         self._promise = _Promise(promise)
         self._told = monotonic()
+        self._first: dict[str, tuple[float, float]] = {}  # when a stage began, and how far it was
 
     def promise(self) -> None:
         self._promise.say()
 
     def __call__(self, stage: str, done: float, total: float, /) -> None:
         self._promise.say()
-        if monotonic() - self._told >= LINE_EVERY:
-            self._told = monotonic()
-            click.echo(f"{stage}: {done:,.0f} of {total:,.0f}", err=True)
+        now = monotonic()
+        began, before = self._first.setdefault(stage, (now, done))
+        if now - self._told >= LINE_EVERY:
+            self._told = now
+            pace = (now - began) / (done - before) if done > before else 0.0
+            left = f"; about {_duration(pace * (total - done))} left" if pace else ""
+            click.echo(f"{stage}: {done:,.0f} of {total:,.0f}{left}", err=True)
 
     def close(self) -> None:
         """Nothing is left on the screen."""
@@ -152,7 +160,9 @@ def _opened() -> "Progress":
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = Progress(
+        *columns, console=Console(stderr=True), transient=True, speed_estimate_period=LOOK_BACK
+    )
     bar.start()
     return bar
 

@@ -1,5 +1,6 @@
 """``unstick study``: the claims about optimization, measured on this machine, and on a user's own model and data."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from unstick.cli.progress import watching
 from unstick.errors import UnstickError
 
 if TYPE_CHECKING:
+    from unstick.cli.progress import Watcher
     from unstick.studies.frame import Study
 
 __all__ = ["study"]
@@ -90,12 +92,18 @@ def run(
 
     chosen = _chosen(names, everything)
     where = {key: how.pop(key) for key in ("backend", "jobs", "address")}
+    if where["address"] is not None and where["backend"] != "ray":
+        raise click.UsageError("--address is of a Ray cluster: give --backend ray too")
     setting = Setting(full=full, **how)
+    if everything:  # what has its own data or model is left out, and told as not run
+        given = {name for name in ("data", "model") if how[name] is not None}
+        chosen = [each for each in chosen if given <= set(each.takes)]
     results: list[Any] = []
     if out is not None:
         _folder(out)
-    for each in chosen:
-        with watching(None, as_json=as_json, quiet=quiet) as progress:
+    for number, each in enumerate(chosen, start=1):
+        with watching(None, as_json=as_json, quiet=quiet) as shown:
+            progress = shown and partial(_tell, shown, f"{number} of {len(chosen)}")
             found = run_study(each, setting, store=store, progress=progress, **where)
         results.append(found)
         if out is not None:
@@ -115,12 +123,13 @@ def run(
     required=True,
     help="Write a page, JSON and CSV of each study here, and a page of all.",
 )
+@options.data_dir
 @options.as_json
-def report(folder: Path, out: Path, as_json: bool) -> None:
+def report(folder: Path, out: Path, data_dir: Path | None, as_json: bool) -> None:
     """Decide again by what the store in FOLDER holds, without running anything."""
     from unstick.studies.frame import results_of
 
-    found = results_of(folder)
+    found = results_of(folder, data_dir=data_dir)
     _folder(out)
     for each in found:
         _write(each, out)
@@ -146,6 +155,12 @@ def merge(folders: tuple[Path, ...], into: Path) -> None:
 
     added, known = merge_stores(folders, into)
     click.echo(f"{added:,} finished arms are new in {into}; {known:,} were there already.")
+
+
+def _tell(shown: "Watcher", place: str, name: str, done: float, total: float) -> None:
+    """Which of several studies it is, and how far it is."""
+    stage = name if place == "1 of 1" else f"study {place}, {name}"
+    shown(stage, done, total)
 
 
 def _chosen(names: tuple[str, ...], everything: bool) -> "list[Study]":
@@ -181,3 +196,6 @@ def _deliver(results: list[Any], out: Path | None, *, as_json: bool) -> None:
         told = overview_of(results, [each.name for each in all_studies()])
     page = None if out is None or len(results) == 1 else out / HTML_OF_ALL
     deliver(told, told.outcome, as_json=as_json, html=page, shared=True)
+    lost = [each.name for each in results if each.rows and all(row.failed for row in each.rows)]
+    if lost:
+        raise UnstickError(f"every arm failed in {', '.join(lost)}: nothing was measured there")

@@ -6,7 +6,7 @@ Does not answer: what is in the figure (the figure modules).
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,15 @@ def picture_paths(record: Record, path: Path) -> list[tuple[Figure, Path]]:
     return [(figure, path.with_stem(f"{path.stem}-{figure.name}")) for figure in figures]
 
 
-def save_pictures(record: Record, path: Path, *, scale: float = SCALE) -> list[Path]:
-    """Write every figure of a record as PNG.
+def save_pictures(
+    record: Record, path: Path, *, scale: float = SCALE, only: Collection[str] | None = None
+) -> list[Path]:
+    """Write the figures of a record as PNG.
 
     Args:
         record: Any record with figures.
         path: Where to; see ``picture_paths`` for several figures. Files that are there are replaced.
+        only: Names of figures; None: every one.
         scale: Pixels of the file for each of the 960 or 620 that a figure is wide.
 
     Returns:
@@ -64,7 +67,11 @@ def save_pictures(record: Record, path: Path, *, scale: float = SCALE) -> list[P
     Cost:
         About two seconds to start the browser and half a second a figure.
     """
-    wanted = picture_paths(record, path)
+    wanted = [
+        (figure, place)
+        for figure, place in picture_paths(record, path)
+        if only is None or figure.name in only
+    ]
     try:
         import kaleido
     except ImportError:

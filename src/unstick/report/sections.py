@@ -75,6 +75,7 @@ from unstick.report.study_figures import (
     overview_table,
     study_figures,
     values_of_arms,
+    verdicts_figure,
 )
 from unstick.report.toy_figures import checks_table, steps_table, toy_figures
 from unstick.report.training_figures import training_figures
@@ -188,9 +189,11 @@ def sections_of(record: Record) -> Iterable[Section]:
         case StudyResult():
             yield from _of_study(record)
         case Overview():
-            yield Section("The claims", "", table=overview_table(record))
+            glance = verdicts_figure(record)
+            yield Section("At a glance", "", () if glance is None else (glance,))
             lead = "The table as it is taught, and what was measured for each line of it."
             yield Section("Small against large batches", lead, table=batches_table(record))
+            yield Section("The claims", "", table=overview_table(record))
             for one in record.results:
                 figures = tuple(study_figures(one, within=True))
                 yield Section(one.name, one.said, figures, page=f"{one.name}.html")

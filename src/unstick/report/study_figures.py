@@ -5,12 +5,23 @@ Does not answer: whether the claim holds; the study's rule does.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from unstick.record import number
-from unstick.report.figures import Figure, Table, Trace, amount, axis, figure_layout, label, numbers
+from unstick.report.figures import (
+    Figure,
+    Table,
+    Trace,
+    amount,
+    axis,
+    counted,
+    figure_layout,
+    label,
+    numbers,
+)
+from unstick.report.study_series import drawn
+from unstick.studies.frame.comparing import Verdict
 from unstick.studies.frame.overview import Overview
-from unstick.studies.frame.plan import Picture, Series
+from unstick.studies.frame.plan import Picture
 from unstick.studies.frame.result import StudyResult
 from unstick.studies.frame.table import Row, Value
 
@@ -21,22 +32,13 @@ __all__ = [
     "overview_table",
     "study_figures",
     "values_of_arms",
+    "verdicts_figure",
 ]
 
-COLORS = (
-    "@measured",
-    "@predicted",
-    "@escape",
-    "@series-3",
-    "@series-6",
-    "@noise",
-    "@series-0",
-    "@series-5",
-)
 TAUGHT = (
     (
         "time",
-        "an update faster, an epoch slower",
+        "an update faster,\nan epoch slower",
         "an update as fast in parallel, an epoch faster",
         "batch-time",
     ),
@@ -47,8 +49,12 @@ TAUGHT = (
 )
 """What lecture notes say of small and large batches, and the study that measures it."""
 
+VERDICTS = {
+    Verdict.SUPPORTED: ("@escape", "circle"),
+    Verdict.INCONCLUSIVE: ("@noise", "diamond"),
+    Verdict.CONTRADICTED: ("@down", "x"),
+}
 MOST_ROWS = 400
-FAINT = 0.55
 
 
 def study_figures(told: StudyResult, *, within: bool = False) -> list[Figure]:
@@ -56,12 +62,9 @@ def study_figures(told: StudyResult, *, within: bool = False) -> list[Figure]:
     figures: list[Figure] = []
     for picture in told.pictures[:1] if within else told.pictures:
         name = f"{told.name}-{picture.name}" if within else picture.name
-        figures.append(_drawn(picture, picture.series, name, picture.title, picture.caption))
+        figures.append(_figure(picture, name))
         if picture.claimed:
-            caption = "A sketch of the claim, on the same axes; nothing in it was measured."
-            figures.append(
-                _drawn(picture, picture.claimed, f"{name}-claim", "What the claim says", caption)
-            )
+            figures.append(_figure(picture, name, sketched=True))
     return figures
 
 
@@ -127,13 +130,40 @@ def values_of_arms(told: StudyResult) -> Table | None:
     return Table(("arm", "seed", *names, "seconds"), tuple(rows)) if rows else None
 
 
-def overview_table(told: Overview) -> Table:
-    """One claim a row."""
-    rows = tuple(
-        (one.name, str(one.verdict), f"{one.claim}.", one.said, f"{number(one.seconds, 3)} s")
-        for one in told.results
+def verdicts_figure(told: Overview) -> Figure | None:
+    """Every verdict at a glance, those of a kind together."""
+    if not told.results:
+        return None
+    traces: list[Trace] = []
+    for verdict, (color, symbol) in VERDICTS.items():
+        names = [one.name for one in told.results if one.verdict == verdict]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [str(verdict)] * len(names),
+                "y": [label(name) for name in names],
+                "marker": {"color": color, "symbol": symbol, "size": 13},
+                "name": str(verdict),
+                "hovertemplate": "%{y}: %{x}<extra></extra>",
+            }
+        )
+    listed = [name for trace in traces for name in trace["y"]]
+    columns = {"type": "category", "categoryarray": [str(verdict) for verdict in VERDICTS]}
+    layout = figure_layout(
+        xaxis=axis("", side="top", range=[-0.5, 2.5], **columns),
+        yaxis=axis("", type="category", categoryarray=listed, range=[len(listed) - 0.5, -0.5]),
+        showlegend=False,
     )
-    return Table(("study", "verdict", "claim", "measured here", "took"), rows, wraps=True)
+    caption = "Each is decided by a rule that was fixed before anything was measured."
+    tall = 80 + 24 * len(listed)
+    return Figure("verdicts", "What became of each claim", caption, traces, layout, tall=tall)
+
+
+def overview_table(told: Overview) -> Table:
+    """One claim a row; what was found stands with its picture."""
+    rows = tuple((one.name, str(one.verdict), f"{one.claim}.") for one in told.results)
+    return Table(("study", "verdict", "claim"), rows, wraps=True)
 
 
 def batches_table(told: Overview) -> Table | None:
@@ -150,7 +180,7 @@ def batches_table(told: Overview) -> Table | None:
         )
         for aspect, small, large, study in TAUGHT
     ]
-    header = ("", "small batch, as taught", "large batch, as taught", "measured here")
+    header = ("of a batch", "small, as taught", "large, as taught", "measured here")
     return Table(header, tuple(rows), wraps=True)
 
 
@@ -178,68 +208,21 @@ def _cell(value: Value) -> str:
             return amount(value)
 
 
-def _drawn(
-    picture: Picture, series: Sequence[Series], name: str, title: str, caption: str
-) -> Figure:
-    traces = [_trace(one, COLORS[at % len(COLORS)]) for at, one in enumerate(series)]
-    words = any(isinstance(x, str) for one in series for x in one.x)
-    x = axis(picture.x, **_scale(picture.log_x, [x for one in series for x in one.x]))
-    y = axis(picture.y, **_scale(picture.log_y, [y for one in series for y in one.y]))
-    if words:
-        x |= {"type": "category"}
-    bars = {"barmode": "group"} if any(one.kind == "bars" for one in series) else {}
-    layout = figure_layout(xaxis=x, yaxis=y, showlegend=len(series) > 1, **bars)
-    lost = sum(not math.isfinite(value) for one in series for value in one.y)
-    if lost:
-        caption += f" Not drawn: {lost} values that are not finite."
-    if picture.log_y and any(value <= 0 for one in series for value in one.y):
+def _figure(picture: Picture, name: str, *, sketched: bool = False) -> Figure:
+    shown = drawn(picture, sketched=sketched)
+    layout = figure_layout(**shown.layout)
+    if sketched:
+        caption = "A sketch of the claim, on the same axes; nothing in it was measured."
+        return Figure(
+            f"{name}-claim", "What the claim says", caption, shown.traces, layout, wide=False, tall=shown.tall
+        )  # fmt: skip
+    caption = picture.caption
+    if shown.lost:
+        caption += f" Not drawn: {counted(shown.lost, 'value')} that {'is' if shown.lost == 1 else 'are'} not finite."
+    if shown.above:
+        caption += f" Not drawn: {counted(shown.above, 'value')} above {amount(picture.top)}."
+    if picture.log_y and any(value <= 0 for one in picture.series for value in one.y):
         caption += " Values of 0 or less have no place on the logarithmic axis."
-    return Figure(name, title, caption, traces, layout, wide=not picture.claimed, tall=420)
-
-
-def _scale(logarithmic: bool, values: Sequence[float | str]) -> Trace:
-    if not logarithmic:
-        return {}
-    known = [v for v in values if not isinstance(v, str) and math.isfinite(v) and v > 0]
-    if not known:
-        return {}
-    decades = math.log10(max(known) / min(known))
-    return (
-        {"type": "log", "dtick": max(1, math.ceil(decades / 6))}
-        if decades > 1.5
-        else {"type": "log"}
-    )
-
-
-def _trace(one: Series, color: str) -> Trace:
-    trace: Trace = {
-        "x": [label(x) if isinstance(x, str) else x for x in one.x],
-        "y": numbers(one.y),
-        "name": label(one.name),
-        "hovertemplate": f"{label(one.name)}<br>%{{x}}: %{{y:.5g}}<extra></extra>",
-    }
-    if one.low and one.high:
-        trace["error_y"] = {
-            "type": "data",
-            "symmetric": False,
-            "array": numbers([h - y for h, y in zip(one.high, one.y, strict=True)]),
-            "arrayminus": numbers([y - lo for lo, y in zip(one.low, one.y, strict=True)]),
-            "color": color,
-            "thickness": 1.2,
-            "width": 3,
-        }
-    if one.kind == "bars":
-        return {**trace, "type": "bar", "marker": {"color": color}}
-    many = len(one.x) > 60
-    if one.kind == "points":
-        marker = {"color": color, "size": 5 if many else 8, "opacity": FAINT if many else 1.0}
-        return {**trace, "type": "scatter", "mode": "markers", "marker": marker}
-    mode = "lines" if many else "lines+markers"
-    line = {"color": color, "width": 2}
-    return {
-        **trace,
-        "type": "scatter",
-        "mode": mode,
-        "line": line,
-        "marker": {"color": color, "size": 6},
-    }
+    return Figure(
+        name, picture.title, caption, shown.traces, layout, wide=not picture.claimed, tall=shown.tall
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """What batch normalization does to the loss along the gradient, and whether it is by steadier inputs of layers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf, isfinite, log, nan
 from statistics import median
 from typing import Any
@@ -28,6 +29,7 @@ from unstick.studies.frame import (
     paired,
     verdict_of,
 )
+from unstick.studies.frame.sketching import sketch
 from unstick.studies.frame.table import Row, Value
 from unstick.studies.measures.classes import classified
 from unstick.studies.measures.curves import over_seeds
@@ -49,6 +51,7 @@ SHARES = tuple(0.5 * 8 ** (k / 5) for k in range(6))  # and as multiples of the 
 SAMPLES = 4000
 LEAST = 1e-12
 TOLERATED = 0.02  # of accuracy, with noise below without
+WORST = 10.0  # loss that is drawn: where training fails it grows without bound
 
 
 class Disturbed(nn.Module):
@@ -259,14 +262,14 @@ def _decide(table: Table) -> Decision:
     ]  # fmt: skip
     verdicts = [verdict_of(effect, side, level) for effect, side, level in judged]
     rates = "; ".join(
-        f"at η = {rate:g} {_ratio(table, 'fixed_range', rate)} of the range, {_ratio(table, 'fixed_change', rate)} of the gradient's "
-        f"change, {_ratio(table, 'fixed_smoothness', rate)} of the effective smoothness constant, accuracy "
-        f"{number(table.mean('accuracy', f'with, η = {rate:g}'), 3)} and {number(table.mean('accuracy', f'without, η = {rate:g}'), 3)}"
+        f"at η = {rate:g}, loss's range × {_ratio(table, 'fixed_range', rate)}, gradient's change × "
+        f"{_ratio(table, 'fixed_change', rate)}, effective smoothness × {_ratio(table, 'fixed_smoothness', rate)}, accuracy "
+        f"{number(table.mean('accuracy', f'with, η = {rate:g}'), 3)} (without {number(table.mean('accuracy', f'without, η = {rate:g}'), 3)})"
         for rate in RATES
     )
     tiny = f"with, batches of {TINY}"
     said = (
-        f"With normalization and without: {rates}. With noise the inputs shift by {number(table.mean('shift', noisy), 2)} σ an update "
+        f"With normalization, relative to without: {rates}. With noise the inputs shift by {number(table.mean('shift', noisy), 2)} σ an update "
         f"(without normalization {number(table.mean('shift', plain), 2)}) and the accuracy is {number(table.mean('accuracy', noisy), 3)}. "
         f"Trained on batches of {TINY}, test accuracy {number(table.mean('test_accuracy', tiny), 3)} with the kept statistics, "
         f"{number(table.mean('test_accuracy_own_statistics', tiny), 3)} with those of the test samples."
@@ -283,30 +286,47 @@ def _pictures(table: Table) -> list[Picture]:
     x = tuple(f"η = {rate:g}" for rate in RATES)
     pictures: list[Picture] = []
     names = {
-        "range": "range of the loss",
-        "change": "largest change of the gradient",
-        "smoothness": "largest change of the gradient by length",
+        "range": ("Range of the loss", "range of the loss"),
+        "change": ("Change of the gradient", "largest ‖Δg‖"),
+        "smoothness": ("Its change by length", "largest ‖Δg‖ / length walked"),
     }
     for walk, steps in (
         ("fixed", "steps of 0.05 to 0.4"),
-        ("share", "steps of ½ to 4 times the rate"),
+        ("share", "steps of ½ to 4 rates"),
     ):
-        for kind, told in names.items():
+        for kind, (told, unit) in names.items():
             series = tuple(
                 _bars(table, f"{walk}_{kind}", group, x) for group in ("with", "without")
             )
             pictures.append(
                 Picture(
                     name=f"{walk}-{kind}",
-                    title=f"Along the gradient, {steps}: {told}",
-                    caption="Medians over the training; means over seeds, the lowest and the highest.",
-                    x="learning rate",
-                    y=told,
+                    title=f"{told} along −g, {steps}",
+                    caption="Of one batch, on a walk along its gradient: medians over the training; means over seeds, the lowest "
+                    "and the highest.",
+                    x="learning rate η of the training",
+                    y=unit,
                     series=tuple(one for one in series if any(map(isfinite, one.y))),
+                    claimed=(
+                        *sketch(
+                            "with normalization",
+                            series,
+                            [(at, 0.15) for at in x],
+                            kind="points",
+                            log_y=True,
+                        ),
+                        *sketch(
+                            "without normalization",
+                            series,
+                            [(at, 0.85) for at in x],
+                            kind="points",
+                            log_y=True,
+                        ),
+                    ),
                     log_y=True,
                 )
             )
-    pictures.append(_training(table))
+    pictures.insert(1, _training(table))
     return [picture for picture in pictures if picture.series]
 
 
@@ -321,14 +341,29 @@ def _training(table: Table) -> Picture:
     arms = [arm for arm in table.arms if table.curves("curve", arm)]
     length = max((len(curve) for arm in arms for curve in table.curves("curve", arm)), default=0)
     x = tuple(float(k) for k in range(length))
+    lines = [over_seeds(arm, x, table.curves("curve", arm)) for arm in arms]
+    seen = [Series("", x, tuple(y if y <= WORST else inf for y in line.y)) for line in lines]
+    large = f"η = {LARGE:g}"
     return Picture(
         name="training",
         title="Training with and without batch normalization",
-        caption="The loss of each update's batch, means over seeds, bands the lowest and highest.",
+        caption="The loss of each update's batch, means over seeds, bands the lowest and highest. Dashed: without.",
         x="update",
         y="training loss",
-        series=tuple(over_seeds(arm, x, table.curves("curve", arm)) for arm in arms),
+        series=tuple(
+            replace(
+                line,
+                group=line.name if "noise" in line.name else line.name.rpartition(", ")[2],
+                variant=int(line.name.startswith("without")),
+            )
+            for line in lines
+        ),
+        claimed=(
+            *sketch(f"with, {large}", seen, [(0, 0.9), (1, 0)], group=large, log_y=True),
+            *sketch(f"without, {large}: fails", seen, [(0, 0.9), (1, 1)], log_y=True),
+        ),
         log_y=True,
+        top=WORST,
     )
 
 

@@ -129,14 +129,14 @@ def _told(table: Table, device: str, arms: Sequence[str]) -> str:
     return (
         f"On {device} an epoch takes {one} s at B = {table.mean('batch', smallest):.0f} and {other} s at "
         f"B = {table.mean('batch', largest):.0f}, least at B = {table.mean('batch', fast):.0f}; an update takes at most twice "
-        f"as long as the smallest up to B = {flat:.0f}."
+        f"as long as with the smallest batch up to B = {flat:.0f}."
     )
 
 
 def _pictures(table: Table) -> list[Picture]:
     on = _on(table)
     drawn: list[Picture] = []
-    for kind, unit, told in (("update", "ms", "one update"), ("epoch", "s", "one epoch")):
+    for kind, unit, told in (("epoch", "s", "one epoch"), ("update", "ms", "one update")):
         lines = tuple(
             along(device, table, "batch", f"{kind}_{unit}", arms) for device, arms in on.items()
         )
@@ -146,7 +146,7 @@ def _pictures(table: Table) -> list[Picture]:
                 title=f"Time for {told}, against the batch size",
                 caption="Medians over the updates after warm-up: their mean over repetitions, the lowest and the highest.",
                 x="batch size",
-                y=f"{unit} for {told}",
+                y=f"time for {told}, {unit}",
                 series=lines,
                 claimed=_claimed(kind, lines[0]),
                 log_x=True,

@@ -24,6 +24,7 @@ from unstick.studies.frame import (
     Verdict,
     share,
 )
+from unstick.studies.frame.sketching import sketch
 from unstick.studies.frame.table import Value
 from unstick.studies.measures.sample import part
 from unstick.training import Recipe, train
@@ -183,11 +184,24 @@ def _pictures(table: Table) -> list[Picture]:
                 caption="The clearest violation of convexity that was found with the first seed, or a random segment where none was.",
                 x="part of the way",
                 y="loss",
-                series=(Series("loss", t, losses),),
-                claimed=(Series("chord: a convex loss lies below", t, chord),),
+                series=(
+                    series := (Series("loss", t, losses), Series("chord", t, chord, variant=1))
+                ),
+                claimed=_claimed(arm, series),
             )
         )
-    return pictures
+    return sorted(pictures, key=lambda picture: not picture.name.startswith("hidden"))
+
+
+def _claimed(arm: str, series: Sequence[Series]) -> tuple[Series, ...]:
+    """Above its chord somewhere behind a hidden layer, below it everywhere else."""
+    places = [k / 20 for k in range(21)]
+    hidden = arm.startswith("hidden")
+    shape = [(t, 1 - (1 - t) ** 2.5 if hidden else t**2.5) for t in places]
+    return (
+        *sketch("loss", series, shape),
+        *sketch("chord", series, [(0, 0), (1, 1)]),
+    )
 
 
 STUDY = Study(

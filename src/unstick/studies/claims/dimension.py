@@ -112,7 +112,7 @@ def _pictures(table: Table) -> list[Picture]:
                     tuple(0.5 * exp(-log(3) / 4 * (k * k - 1)) for k in d),
                 ),
             ),
-            claimed=(Series("2⁻ᵈ", d, tuple(0.5**k for k in d)),),
+            claimed=(Series("2⁻ᵈ", d, tuple(0.5**k for k in d), group="fair coins, 2⁻ᵈ"),),
             log_y=True,
         )
     ]

@@ -124,18 +124,7 @@ def _counted(kinds: Sequence[str]) -> str:
 def _pictures(table: Table) -> list[Picture]:
     known = [arm for arm in table.arms if table.texts("kind", arm)]
     kinds = list(dict.fromkeys(kind for arm in known for kind in table.texts("kind", arm)))
-    bars = [
-        Series(
-            kind,
-            tuple(known),
-            tuple(
-                table.texts("kind", arm).count(kind) / len(table.texts("kind", arm))
-                for arm in known
-            ),
-            kind="bars",
-        )
-        for kind in kinds
-    ]
+    bars = [_shares(table, known, kind) for kind in kinds]
     clouds = [
         Series(
             arm,
@@ -150,29 +139,46 @@ def _pictures(table: Table) -> list[Picture]:
         Picture(
             name="kinds",
             title="Where training ends",
-            caption="The share of ends of each kind, by the package's classification of the frozen loss over all samples.",
+            caption="The share of ends of each kind, by the package's classification of the frozen loss over all samples, with exact "
+            "intervals of 95 %.",
             x="",
             y="share of ends",
             series=tuple(bars),
             claimed=(
-                Series(
-                    "saddles with full gradients, minima with SGD",
-                    (FULL, NOISY),
-                    (1.0, 1.0),
-                    kind="bars",
-                ),
+                Series(str(Kind.SADDLE), (FULL, NOISY), (1.0, 0.0), kind="bars"),
+                Series(str(Kind.MINIMUM), (FULL, NOISY), (0.0, 1.0), kind="bars"),
             ),
         ),
         Picture(
             name="slopes",
             title="How flat the ends are",
             caption="The loss and the length of its gradient where each training ended.",
-            x="‖g‖",
-            y="loss with decay",
+            x="length of the gradient, ‖g‖",
+            y="loss, with weight decay",
             series=tuple(clouds),
             log_x=True,
         ),
     ]
+
+
+def _shares(table: Table, arms: Sequence[str], kind: str) -> Series:
+    found = [
+        share(
+            table.texts("kind", arm).count(kind),
+            len(table.texts("kind", arm)),
+            name=arm,
+            unit="ends",
+        )
+        for arm in arms
+    ]
+    return Series(
+        kind,
+        tuple(arms),
+        tuple(one.difference for one in found),
+        tuple(one.low for one in found),
+        tuple(one.high for one in found),
+        "bars",
+    )
 
 
 STUDY = Study(

@@ -1,6 +1,7 @@
 """Features of very different scales: the condition number, and the steps of gradient descent that it costs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import log10
 from typing import Final
 
@@ -23,6 +24,7 @@ from unstick.studies.frame import (
     paired,
     verdict_of,
 )
+from unstick.studies.frame.sketching import sketch
 from unstick.studies.frame.table import Value
 from unstick.studies.measures.curves import over_seeds
 from unstick.training import Recipe, condition_number, initialize, train_population
@@ -128,7 +130,7 @@ def _decide(table: Table) -> Decision:
     effects = _effects(table)
     stretched = [effect for effect in effects if "as they are" not in effect.name]
     told = "; ".join(
-        f"{arm}: κ {number(_power(table, 'log_condition', arm), 2)}, {number(_power(table, 'log_steps', arm), 3)} steps"
+        f"{arm}: κ {number(_power(table, 'log_condition', arm), 2)}, {_power(table, 'log_steps', arm):,.0f} steps"
         for arm in table.arms
         if table.column("log_steps", arm)
     )
@@ -145,6 +147,14 @@ def _power(table: Table, measure: str, arm: str) -> float:
 def _pictures(table: Table) -> list[Picture]:
     arms = [arm for arm in table.arms if table.curves("excess", arm)]
     x = [float(place) for place in PLACES]
+    lines = tuple(
+        replace(
+            over_seeds(arm, x, table.curves("excess", arm)),
+            group=arm.rpartition(", ")[0],
+            variant=int(arm.endswith("normalized")),
+        )
+        for arm in arms
+    )
     points = [
         Series(
             kind,
@@ -158,11 +168,19 @@ def _pictures(table: Table) -> list[Picture]:
         Picture(
             name="descent",
             title="Gradient descent with and without feature normalization",
-            caption="What is left of the loss that can be removed, at the best of five rates up to 2/λmax; means over seeds, bands "
-            "the lowest and highest.",
+            caption="What is left of the loss that can be removed, until it is a tenth, at the best of five rates up to 2/λmax; means over "
+            "seeds, bands the lowest and highest. Dashed: normalized.",
             x="steps",
             y="part of the loss that is left",
-            series=tuple(over_seeds(arm, x, table.curves("excess", arm)) for arm in arms),
+            series=lines,
+            claimed=(
+                *sketch(
+                    "raw, stretched", lines, [(0, 1), (0.5, 0.8), (1, 0.2)], log_x=True, log_y=True
+                ),
+                *sketch(
+                    "normalized", lines, [(0, 1), (0.2, 0.5), (0.35, 0)], log_x=True, log_y=True
+                ),
+            ),
             log_x=True,
             log_y=True,
         ),
@@ -174,20 +192,13 @@ def _pictures(table: Table) -> list[Picture]:
             x="condition number of the inputs",
             y="steps",
             series=tuple(series for series in points if series.x),
-            claimed=_proportional(points[1]),
+            claimed=sketch(
+                "the more, the longer", points, [(0, 0), (1, 1)], log_x=True, log_y=True
+            ),
             log_x=True,
             log_y=True,
         ),
     ]
-
-
-def _proportional(normalized: Series) -> tuple[Series, ...]:
-    """Steps in proportion to the condition number, through the first normalized point."""
-    if not normalized.x:
-        return ()
-    condition, steps = float(normalized.x[0]), normalized.y[0]
-    x = (condition, 100 * condition)
-    return (Series("in proportion to it", x, (steps, 100 * steps)),)
 
 
 STUDY = Study(

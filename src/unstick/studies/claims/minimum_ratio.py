@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, log10, nan
+from math import isfinite, nan, sin
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ SAMPLES = (300, 600)
 STEPS = (40, 80)  # of Levenberg-Marquardt on ½‖g‖²
 RATE = 0.02
 FEATURES = 16
+LEAST = 1e-40  # of ‖g‖² that is drawn
 EXACT = 500  # parameters up to which Hessians are written down
 PLACES = ("loss", "ratio", "negative", "zero", "square", "class", "updates")
 
@@ -185,7 +186,7 @@ def _decide(table: Table) -> Decision:
                 if isfinite(value)
             ]
             told.append(
-                f"{arm}: {counts}; minimum ratio {number(min(ratios, default=nan), 3)} to {number(max(ratios, default=nan), 3)}; "
+                f"{arm[:1].upper()}{arm[1:]}: {counts}; minimum ratio {number(min(ratios, default=nan), 3)} to {number(max(ratios, default=nan), 3)}; "
                 f"correlation with the loss {' and '.join(correlations) or 'unknown'}"
             )
     said = (
@@ -206,36 +207,50 @@ def _correlation(ends: Sequence[_End]) -> float:
 def _pictures(table: Table) -> list[Picture]:
     ratio: list[Series] = []
     square: list[Series] = []
-    for arm in table.arms:
-        for kind in OUTCOMES:
+    for kind in reversed(OUTCOMES):  # the critical ones above the others
+        for variant, arm in enumerate(
+            reversed(table.arms)
+        ):  # with L2, which has minima, as circles
             ends = [end for end in _ends(table, arm) if end.kind == kind]
             if ends:
                 loss = tuple(end.loss for end in ends)
-                name = f"{kind}, {arm}"
-                ratio.append(Series(name, loss, tuple(end.ratio for end in ends), kind="points"))
-                norms = tuple(log10(max(end.square, 1e-40)) for end in ends)
-                square.append(Series(name, loss, norms, kind="points"))
+                for series, y in (
+                    (ratio, tuple(end.ratio for end in ends)),
+                    (square, tuple(max(end.square, LEAST) for end in ends)),
+                ):
+                    name = f"{kind}, {arm}"
+                    series.append(Series(name, loss, y, kind="points", group=kind, variant=variant))
     if not ratio:
         return []
     worst = max(max(float(x) for x in series.x) for series in ratio)
+    falling = [k / 30 for k in range(31)]
     return [
         Picture(
             name="minimum-ratio",
             title="Minimum ratio against training loss",
-            caption="Each point is where one search for a critical point ended. Only those called critical are; a gradient-flat one has "
-            "its gradient in the kernel of the Hessian.",
+            caption="Each point is where one search for a critical point ended; its minimum ratio is the share of positive eigenvalues, 1 at a "
+            "strict minimum. Only points called critical are; a gradient-flat one has its gradient in the kernel of the Hessian.",
             x="training loss",
-            y="minimum ratio, positive eigenvalues of all",
+            y="minimum ratio",
             series=tuple(ratio),
-            claimed=(Series("as in the notes", (0.0, worst), (0.6, 0.4)),),
+            claimed=(
+                Series(
+                    "critical points, as the notes have them",
+                    tuple(worst * part for part in falling),
+                    tuple(0.6 - 0.2 * part + 0.02 * sin(40 * part) for part in falling),
+                    kind="points",
+                    group="critical",
+                ),
+            ),
         ),
         Picture(
             name="gradient",
             title="How critical the points are",
-            caption="The squared norm of the gradient at the same points.",
+            caption="The squared length of the gradient at the same points.",
             x="training loss",
-            y="log₁₀ ‖g‖²",
+            y="‖g‖²",
             series=tuple(square),
+            log_y=True,
         ),
     ]
 

@@ -231,7 +231,7 @@ def _told(table: Table, name: str, *, turned: bool = False) -> str:
     if not steps:
         return f"{NAMES[name]} not measured"
     late = f", {lost} of {len(steps)} starts not in {MOST:,}" if lost else ""
-    return f"{NAMES[name]} {number(table.mean('steps', arms[-1]))}{late}"
+    return f"{NAMES[name]} {table.mean('steps', arms[-1]):,.0f}{late}"
 
 
 def _series(table: Table, name: str, turned: bool) -> Series:
@@ -243,6 +243,8 @@ def _series(table: Table, name: str, turned: bool) -> Series:
         tuple(table.mean("steps", arm) for arm in arms),
         tuple(low),
         tuple(high),
+        group=NAMES[name],
+        variant=int(turned),
     )
 
 
@@ -254,9 +256,12 @@ def _pictures(table: Table) -> list[Picture]:
     if plain:
         x = tuple(float(k) for k in plain[0].x)
         first = plain[0].y[0]
+        rising = tuple(first * k / x[0] for k in x)
         claimed = (
-            Series("proportional to κ", x, tuple(first * k / x[0] for k in x)),
-            Series("the same for every κ", x, tuple(first for _ in x)),
+            Series("one rate: in proportion to κ", x, rising, group=plain[0].name),
+            Series(
+                "a rate for each: the same", x, tuple(first / 3 for _ in x), group=NAMES["adam"]
+            ),
         )
     return [
         Picture(
@@ -264,7 +269,7 @@ def _pictures(table: Table) -> list[Picture]:
             title="Steps through a ravine",
             caption=f"Steps until the loss ½(x² + κy²) has fallen to {GOAL:g} of its start and stays there; gradient descent and momentum "
             "with Polyak's best settings, the others at the fastest of their rates; means, lowest and highest over starts. "
-            "Turned: the ravine lies at 45° to the axes.",
+            "Dashed, turned: the ravine lies at 45° to the axes.",
             x="steepness κ",
             y="steps",
             series=tuple(series),

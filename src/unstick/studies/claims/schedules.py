@@ -20,6 +20,7 @@ from unstick.studies.frame import (
     paired,
     verdict_of,
 )
+from unstick.studies.frame.sketching import sketch
 from unstick.studies.frame.table import Value
 from unstick.studies.measures.classes import classified
 from unstick.studies.measures.curves import binned, over_seeds
@@ -37,6 +38,16 @@ LARGE = 0.03  # Adam's rate that warm-up is judged at: some times what is best w
 WARM = 5  # a fifth of the updates
 BINS = 50
 LEAST = 1e-12
+
+Shapes = dict[str, tuple[str, list[tuple[float, float]]]]
+DECAYING: Shapes = {  # lines of the sketch: the arm that each is about, and its course
+    "constant: a plateau": ("SGD, constant", [(0, 1), (0.2, 0.6), (0.4, 0.42), (1, 0.4)]),
+    "decayed: goes on down": ("SGD, cosine", [(0, 1), (0.2, 0.6), (0.4, 0.42), (0.7, 0.2), (1, 0)]),
+}
+WARMING: Shapes = {
+    "large from the first": ("Adam", [(0, 1), (0.2, 0.7), (0.5, 0.5), (1, 0.4)]),
+    "warmed up": ("Adam, warm-up", [(0, 1), (0.2, 0.8), (0.5, 0.25), (1, 0)]),
+}
 
 
 def _arms(_setting: Setting) -> Sequence[Arm]:
@@ -149,7 +160,13 @@ def _pictures(table: Table) -> list[Picture]:
     x = [(k + 0.5) / BINS for k in range(BINS)]
     pictures = [
         _curves(
-            "decay", "SGD with and without decay, each at its best rate", table, sgd, "curve", x
+            "decay",
+            "SGD with and without decay, each at its best rate",
+            table,
+            sgd,
+            "curve",
+            x,
+            DECAYING,
         ),
         _curves(
             "warm-up",
@@ -158,12 +175,14 @@ def _pictures(table: Table) -> list[Picture]:
             adam,
             "curve_large",
             x,
+            WARMING,
         ),
         Picture(
             name="rates",
             title="Every schedule at every rate",
-            caption="The loss on all training samples after equally many updates; means over seeds, the lowest and the highest.",
-            x="highest learning rate",
+            caption="The loss on all training samples after equally many updates; means over seeds, the lowest and the highest. What "
+            "diverged counts as a uniform guess.",
+            x="learning rate, at its highest",
             y="training loss",
             series=tuple(
                 over_seeds(arm, table.curves("rates", arm)[0], table.curves("ends", arm))
@@ -177,8 +196,15 @@ def _pictures(table: Table) -> list[Picture]:
 
 
 def _curves(
-    name: str, title: str, table: Table, arms: Sequence[str], measure: str, x: Sequence[float]
+    name: str,
+    title: str,
+    table: Table,
+    arms: Sequence[str],
+    measure: str,
+    x: Sequence[float],
+    shapes: Shapes,
 ) -> Picture:
+    lines = tuple(over_seeds(arm, x, table.curves(measure, arm)) for arm in arms)
     return Picture(
         name=name,
         title=title,
@@ -186,7 +212,12 @@ def _curves(
         "highest.",
         x="part of the training",
         y="training loss",
-        series=tuple(over_seeds(arm, x, table.curves(measure, arm)) for arm in arms),
+        series=lines,
+        claimed=tuple(
+            line
+            for told, (arm, shape) in shapes.items()
+            for line in sketch(told, lines, shape, group=arm, log_y=True)
+        ),
         log_y=True,
     )
 
@@ -210,6 +241,6 @@ STUDY = Study(
     measure=_measure,
     decide=_decide,
     pictures=_pictures,
-    seeds=(4, 10),
+    seeds=(8, 10),
     takes=("data", "model"),
 )

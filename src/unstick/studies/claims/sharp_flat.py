@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from math import ceil, inf, isfinite, log10, nan
+from math import ceil, isfinite, log10, nan
 from typing import Any
 
 from scipy import stats
@@ -29,6 +29,7 @@ from unstick.studies.frame import (
     paired,
     verdict_of,
 )
+from unstick.studies.frame.sketching import sketch
 from unstick.studies.frame.table import Value
 from unstick.studies.measures.batches import scores
 from unstick.studies.measures.classes import classified
@@ -48,6 +49,10 @@ NEAR = 1.5  # times the target: from here on every few updates are looked at
 PIECE = 20  # updates between two looks
 EPSILONS = (1e-3, 5e-4)
 POINTS = 25  # of the line from the small batch's end to the large one's, from −1 to 2
+CLOUDS = {  # where the claim has the ends of both
+    "small": [(0.05, 0.8), (0.15, 1.0), (0.25, 0.85)],
+    "large": [(0.75, 0.2), (0.85, 0.05), (0.95, 0.15)],
+}
 MEASURES = {"lambda_log": "λmax", "phi_log": "φ(0.001)"}
 
 
@@ -177,7 +182,7 @@ def _decide(table: Table) -> Decision:
     said = (
         f"At training losses of {losses}, the large batch has {ratios} the small one's, and test accuracy "
         f"{number(worse.second, 3)} beside {number(worse.first, 3)}; over all trainings the rank correlation of λmax and test "
-        f"accuracy is {number(_correlation(table), 2)}. {'; '.join(f'{told}: {verdict}' for told, verdict in claims.items())}."
+        f"accuracy is {number(_correlation(table), 2)}. Part by part: {'; '.join(f'{told}: {verdict}' for told, verdict in claims.items())}."
     )
     return Decision(combined(list(claims.values())), said, (*sharper, worse))
 
@@ -210,11 +215,16 @@ def _pictures(table: Table) -> list[Picture]:
         Picture(
             name="sharp-flat",
             title="Test accuracy against sharpness, at one training loss",
-            caption="A point is a training: the largest eigenvalue of the Hessian over all training samples.",
-            x="λmax",
+            caption="A point is a training: the largest eigenvalue λmax of the Hessian over all training samples, and the accuracy on test "
+            "samples.",
+            x="sharpness, λmax",
             y="test accuracy",
             series=clouds,
-            claimed=(Series("the sharper, the worse", (5.0, 15.0), (0.65, 0.55)),),
+            claimed=tuple(
+                cloud
+                for name, shape in CLOUDS.items()
+                for cloud in sketch(f"{name} batch", clouds, shape, kind="points", log_x=True)
+            ),
             log_x=True,
         )
     ]
@@ -229,17 +239,27 @@ def _line(table: Table, at: tuple[float, ...]) -> Picture:
         over_seeds(name, at, table.curves(measure, "large"))
         for name, measure in (("training", "line_loss"), ("test", "line_test_loss"))
     )
-    claimed = tuple(0.1 + min(4.0 * t * t, 60.0 * (t - 1) ** 2, inf) for t in at)
+    parts = [k / 90 for k in range(91)]
+    valleys = {  # the test loss lies a little aside of the training loss
+        "training": [(part, y) for part in parts if (y := _valleys(3 * part - 1)) < 1],
+        "test": [(part, y) for part in parts if (y := _valleys(3 * part - 1.08)) < 1],
+    }
     return Picture(
         name="sharp-flat-line",
-        title="Loss on the line through both ends: 0 the small batch, 1 the large one",
+        title="From the small batch's end (0) to the large one's (1)",
         caption="Means over seeds, the lowest and the highest. The width on this line says little: larger weights look flatter (Li et al., "
         "2018).",
-        x="part of the way from the small batch's end to the large one's",
+        x="part of the way",
         y="loss",
         series=lines,
-        claimed=(Series("flat on the left, sharp on the right", at, claimed),),
+        claimed=tuple(line for name in valleys for line in sketch(name, lines, valleys[name])),
     )
+
+
+def _valleys(t: float) -> float:
+    """A wide valley about 0 and a narrow one about 1, with heights from 0 to 1."""
+    narrow = min(1.0, 8 * (t - 1) ** 2)
+    return narrow if t > 1 else min(0.5 * t * t, narrow)
 
 
 STUDY = Study(
@@ -260,7 +280,7 @@ STUDY = Study(
     measure=_measure,
     decide=_decide,
     pictures=_pictures,
-    seeds=(3, 10),
+    seeds=(6, 10),
     takes=("data", "model"),
     together=_together,
 )

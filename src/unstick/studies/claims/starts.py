@@ -18,8 +18,10 @@ from unstick.studies.frame import (
     Table,
     Task,
     paired,
+    share,
     verdict_of,
 )
+from unstick.studies.frame.sketching import sketch
 from unstick.studies.frame.table import Value
 from unstick.studies.measures.sample import loss_for, part
 from unstick.training.loop import Trained, train
@@ -109,7 +111,7 @@ def _decide(table: Table) -> Decision:
         reached, "missed", wide, narrow, name=f"starts that end worse, {wide} − {narrow}"
     )
     told = "; ".join(
-        f"{arm}: {number(min(losses))} to {number(max(losses))}, {sum(reached.column('missed', arm)):.0f} of {len(losses)} worse"
+        f"{arm}: {number(min(losses), 3)} to {number(max(losses), 3)}, {sum(reached.column('missed', arm)):.0f} of {len(losses)} worse"
         for arm in table.arms
         if (losses := [x for x in table.column("loss", arm) if isfinite(x)])
     )
@@ -125,18 +127,37 @@ def _pictures(table: Table) -> list[Picture]:
         (x, loss) for x, arm in zip(width, known, strict=True) for loss in table.column("loss", arm)
     ]
     best = tuple(min(table.column("loss", arm), default=nan) for arm in known)
+    starts = (
+        Series("starts", tuple(x for x, _ in cloud), tuple(y for _, y in cloud), kind="points"),
+        Series("best", width, best),
+    )
+    scattered = [
+        (x, 0.5 * (1 - x) + 0.5 * (1 - x) ** 2 * k / 6)
+        for x in (0.0, 0.25, 0.5, 0.75, 1.0)
+        for k in range(7)
+    ]
+    columns = [[int(one) for one in reached.column("missed", arm)] for arm in known]
+    shares = [share(sum(one), len(one), name="missed", unit="starts") for one in columns]
+    missed = (
+        Series(
+            "measured",
+            width,
+            tuple(one.difference for one in shares),
+            tuple(one.low for one in shares),
+            tuple(one.high for one in shares),
+        ),
+    )
     return [
         Picture(
             name="losses",
             title="Where the starts end",
             caption="The training loss at the end of every start, against the width of the hidden layer; all samples in every update.",
-            x="width",
+            x="width of the hidden layer",
             y="final training loss",
-            series=(
-                Series(
-                    "starts", tuple(x for x, _ in cloud), tuple(y for _, y in cloud), kind="points"
-                ),
-                Series("best", width, best),
+            series=starts,
+            claimed=(
+                *sketch("starts", starts, scattered, kind="points", log_x=True, log_y=True),
+                *sketch("best", starts, [(0, 0.5), (1, 0)], log_x=True, log_y=True),
             ),
             log_x=True,
             log_y=True,
@@ -144,16 +165,17 @@ def _pictures(table: Table) -> list[Picture]:
         Picture(
             name="missed",
             title="Starts that end above the best",
-            caption=f"The share of starts that end more than {NEAR:.0%} of the first loss above the best start of the same width.",
-            x="width",
+            caption=f"The share of starts that end more than {NEAR:.0%} of the first loss above the best start of the same width, with exact "
+            "intervals of 95 %.",
+            x="width of the hidden layer",
             y="share of starts",
-            series=(
-                Series("measured", width, tuple(reached.mean("missed", arm) for arm in known)),
-            ),
-            claimed=(
-                Series(
-                    "bad minima are rarer in wide nets", width, tuple(width[0] / x for x in width)
-                ),
+            series=missed,
+            claimed=sketch(
+                "rarer in wide nets",
+                missed,
+                [(0, 1), (0.25, 0.45), (0.6, 0.1), (1, 0)],
+                group="measured",
+                log_x=True,
             ),
             log_x=True,
         ),

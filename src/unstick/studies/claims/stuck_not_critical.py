@@ -1,7 +1,7 @@
 """Trainings whose loss stands still: is the gradient small, is it a critical point?"""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import sin, sqrt
 from statistics import fmean, variance
 
 import torch
@@ -24,6 +24,7 @@ from unstick.studies.frame import (
     share,
     verdict_of,
 )
+from unstick.studies.frame.sketching import sketch
 from unstick.studies.frame.table import Value
 from unstick.studies.measures.sample import loss_for, part
 from unstick.training.loop import train
@@ -147,7 +148,9 @@ def _decide(table: Table) -> Decision:
         if (rows := table.texts("kind", arm))
         for kinds in [_still(table, arm)]
     )
-    return Decision(verdict_of(effect, Side.ABOVE, 0.5), f"{told}.", (effect,))
+    return Decision(
+        verdict_of(effect, Side.ABOVE, 0.5), f"{told[:1].upper()}{told[1:]}.", (effect,)
+    )
 
 
 def _counted(kinds: Sequence[str]) -> str:
@@ -165,26 +168,34 @@ def _pictures(table: Table) -> list[Picture]:
     losses, norms = drawn("losses"), drawn("norms")
     if not losses:
         return []
-    end = max(float(one.x[-1]) for one in losses)
+    wiggling = [(k / 40, 0.6 + 0.06 * sin(2.5 * k)) for k in range(41)]
+    vanishing = [(0.0, 0.6), (0.15, 0.15), (0.3, 0.02), (1.0, 0.0)]
+    still = [(0.0, 0.6), (0.05, 0.3), (0.1, 0.2), (0.2, 0.15), (1.0, 0.15)]
     return [
         Picture(
-            name="losses",
-            title="Losses that stand still",
-            caption="The training loss of the first seed, means over a hundredth of the updates.",
+            name="norms",
+            title="The gradients of trainings whose loss stands still",
+            caption="The length of the gradient that each update was made of, without weight decay's part; of the first seed, means over a "
+            "hundredth of the updates.",
             x="updates",
-            y="training loss",
-            series=losses,
+            y="length of the gradient, ‖g‖",
+            series=norms,
+            claimed=(
+                *sketch("stuck: it does not vanish", norms, wiggling, group=NOISE, log_y=True),
+                *sketch(
+                    "at a critical point: it does", norms, vanishing, group=CONTROL, log_y=True
+                ),
+            ),
             log_y=True,
         ),
         Picture(
-            name="norms",
-            title="… and the gradients behind them",
-            caption="The norm of the gradient that each update was made of, of the same trainings. At zero weights it falls to nothing; "
-            "elsewhere the loss stands still and the gradient does not vanish.",
+            name="losses",
+            title="The losses that stand still",
+            caption="The training loss of the same trainings, means over a hundredth of the updates.",
             x="updates",
-            y="‖g‖",
-            series=norms,
-            claimed=(Series("stuck does not mean a small gradient", (0.0, end), (1.0, 1.0)),),
+            y="training loss",
+            series=losses,
+            claimed=sketch("stands still", losses, still, group=NOISE, log_y=True),
             log_y=True,
         ),
     ]

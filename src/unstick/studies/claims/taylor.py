@@ -40,6 +40,12 @@ WRONG = 0.1  # relative error at which the model no longer holds
 DECADES = (-3.0, 3.0)  # of distances, in steps of the optimizer
 POINTS = 49
 DIRECTIONS = ("gradient", "random", "top", "lowest")
+TOLD = {
+    "gradient": "against the gradient",
+    "random": "at random",
+    "top": "of most curvature",
+    "lowest": "of least curvature",
+}
 
 
 def _arms(setting: Setting) -> Sequence[Arm]:
@@ -140,8 +146,8 @@ def _decide(table: Table) -> Decision:
         for at, arm in enumerate(table.arms)
     )
     said = (
-        f"The error of the model of second order passes {WRONG:.0%} at this many steps of the optimizer, along "
-        f"{', '.join(DIRECTIONS)}: {told}."
+        f"The error of the model of second order passes {WRONG:.0%} at this many mean updates of training, "
+        f"{', '.join(TOLD.values())}: {told}."
     )
     verdicts = [verdict_of(effect, Side.ABOVE) for effect in along]
     return Decision(combined(verdicts), said, tuple(effects))
@@ -149,7 +155,7 @@ def _decide(table: Table) -> Decision:
 
 def _ratios(effects: Sequence[Effect]) -> str:
     return ", ".join(
-        number(10**effect.difference, 2) if isfinite(effect.difference) else "not measured"
+        number(10**effect.difference, 3) if isfinite(effect.difference) else "not measured"
         for effect in effects
     )
 
@@ -160,43 +166,53 @@ def _pictures(table: Table) -> list[Picture]:
         Picture(
             name=f"error-{arm.split()[1].replace(',', '')}",
             title=f"How far the model holds, {arm}",
-            caption="The relative error of L + gᵀs + ½ sᵀHs, of the first seed, over the sum of its two terms, against the distance in "
+            caption="The error of L + gᵀs + ½ sᵀHs over the sum of its two terms, of the first seed, against the distance in "
             f"mean updates of SGD at rate {RATE:g}.",
             x="distance, in updates",
             y="relative error",
             series=tuple(
                 Series(
-                    name,
+                    TOLD[name],
                     table.curves(f"distances_{name}", arm)[0],
                     table.curves(f"errors_{name}", arm)[0],
                 )
                 for name in DIRECTIONS
             ),
             claimed=(
-                Series("holds over an update", (10 ** DECADES[0], 1.0), (WRONG / 100, WRONG)),
+                Series("holds over an update …", (10 ** DECADES[0], 1.0), (1e-8, WRONG / 100)),
+                Series("… and fails far away", (1.0, 10 ** DECADES[1]), (WRONG / 100, 1.0)),
             ),
             log_x=True,
             log_y=True,
         )
         for arm in names
     ]
-    return [*pictures, *([_radii(table, names)] if names else [])]
+    return [*([_radii(table, names)] if names else []), *pictures]
 
 
 def _radii(table: Table, arms: Sequence[str]) -> Picture:
     series: list[Series] = []
+    places = tuple(arm.split()[1] for arm in arms)
     for name in DIRECTIONS:
         effects = [within(table, arm, f"log_radius_{name}", "log_step") for arm in arms]
         middle = tuple(10**effect.difference for effect in effects)
-        series.append(Series(name, tuple(arms), middle, kind="points"))
+        sure = all(isfinite(effect.low) and isfinite(effect.high) for effect in effects)
+        low = tuple(10**effect.low for effect in effects) if sure else ()
+        high = tuple(10**effect.high for effect in effects) if sure else ()
+        series.append(Series(TOLD[name], places, middle, low, high, "points"))
+    farther, step = (tuple(far for _ in arms) for far in (10.0, 1.0))
     return Picture(
         name="radius",
-        title="Where the model fails, in steps of the optimizer",
-        caption=f"The distance at which the relative error passes {WRONG:.0%}, over the mean length of an update; geometric means over seeds.",
-        x="",
-        y="radius over step",
+        title="How many updates far the model of second order holds",
+        caption=f"The distance at which its error passes {WRONG:.0%}, over the mean length of an update; geometric means over seeds, with "
+        "intervals of 95 %.",
+        x="updates made before",
+        y="distance / length of an update",
         series=tuple(series),
-        claimed=(Series("one update", tuple(arms), tuple(1.0 for _ in arms)),),
+        claimed=(
+            Series("the model holds", places, farther, kind="points", group=TOLD["gradient"]),
+            Series("an update", places, step, kind="points"),
+        ),
         log_y=True,
     )
 

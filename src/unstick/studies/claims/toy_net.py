@@ -1,7 +1,7 @@
 """The net of two weights, y = w₁w₂x: its saddle, its minima, and the way from one to the other."""
 
 from collections.abc import Sequence
-from math import isclose, sqrt
+from math import isclose, log10, sqrt
 
 import torch
 from torch import Tensor
@@ -167,7 +167,9 @@ def _pictures(table: Table) -> list[Picture]:
                 x="s, along (1, 1)",
                 y="loss",
                 series=(Series("measured", s, along), Series("Taylor model", s, taylor)),
-                claimed=(Series("(1 − s²)²", s, tuple((1 - x * x) ** 2 for x in s)),),
+                claimed=(
+                    Series("(1 − s²)²", s, tuple((1 - x * x) ** 2 for x in s), group="measured"),
+                ),
             )
         )
     minima = [arm for arm in table.arms if arm != SADDLE]
@@ -177,13 +179,14 @@ def _pictures(table: Table) -> list[Picture]:
         for w, sharp in zip(table.column("w1", arm), table.column("highest", arm), strict=True)
     )
     if points:
-        w = tuple(float(x) for x in torch.logspace(-1.5, 1.5, 61).tolist())
+        ends = log10(points[0][0] / 1.3), log10(points[-1][0] * 1.3)
+        w = tuple(float(x) for x in torch.logspace(*ends, 61).tolist())
         pictures.append(
             Picture(
                 name="sharpness",
                 title="Equal minima, any sharpness",
                 caption="The largest eigenvalue at minima, which all have loss 0 and compute the same function. Gradient descent "
-                f"with rate {RATE:g} can stay only below {2 / RATE:g}.",
+                f"with rate η = {RATE:g} can stay only below 2/η = {2 / RATE:g}.",
                 x="|w₁|",
                 y="largest eigenvalue",
                 series=(
@@ -195,7 +198,14 @@ def _pictures(table: Table) -> list[Picture]:
                     ),
                     Series("where descent can stay, 2/η", (w[0], w[-1]), (2 / RATE, 2 / RATE)),
                 ),
-                claimed=(Series("2(w₁² + w₂²)", w, tuple(2 * (x * x + 1 / x / x) for x in w)),),
+                claimed=(
+                    Series(
+                        "2(w₁² + w₂²)",
+                        w,
+                        tuple(2 * (x * x + 1 / x / x) for x in w),
+                        group="measured",
+                    ),
+                ),
                 log_x=True,
                 log_y=True,
             )

@@ -124,6 +124,8 @@ class Series:
     low: tuple[float, ...] = ()  # of an interval about each y
     high: tuple[float, ...] = ()
     kind: str = "line"  # "line", "points" or "bars"
+    group: str = ""  # series of one group have one color; by default each has its own
+    variant: int = 0  # which symbol or dash tells it from others of its color
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Picture:
     claimed: tuple[Series, ...] = ()  # the shape that the claim has, drawn beside it
     log_x: bool = False
     log_y: bool = False
+    top: float | None = None  # values above it are not drawn, but counted
 
 
 @dataclass(frozen=True, slots=True)

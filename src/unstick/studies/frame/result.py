@@ -1,13 +1,18 @@
 """What came out of a study: the verdict, the effects behind it, and every raw value."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from unstick.data.own import blaming
+from unstick.errors import UnstickError
 from unstick.record import Fact, Record, number
 from unstick.studies.frame.comparing import Effect, Verdict
 from unstick.studies.frame.plan import Decision, Picture, Setting, Study
 from unstick.studies.frame.table import Row, Table
 
-__all__ = ["StudyResult", "result_of"]
+__all__ = ["StudyResult", "blamed", "result_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +40,8 @@ class StudyResult(Record):
     def headline(self) -> str:
         """The claim and what became of it."""
         part = "" if self.outcome == "complete" else f" ({self.outcome}: what was measured so far)"
+        if self.rows and all(row.failed for row in self.rows):
+            part = " (every arm failed: nothing was measured)"
         return f"{self.claim}: {self.verdict}{part}."
 
     def facts(self) -> list[Fact]:
@@ -56,7 +63,11 @@ class StudyResult(Record):
 
 
 def result_of(study: Study, setting: Setting, rows: list[Row], *, outcome: str) -> StudyResult:
-    """Apply a study's rule to the rows that there are."""
+    """Apply a study's rule to the rows that there are.
+
+    Raises:
+        UnstickError: A study of the user's own cannot decide; says where in its file.
+    """
     tasks = study.planned(setting)
     place = {(task.arm.name, task.seed): at for at, task in enumerate(tasks)}
     kept = tuple(
@@ -72,8 +83,11 @@ def result_of(study: Study, setting: Setting, rows: list[Row], *, outcome: str) 
         {task.arm.name: {str(k): v for k, v in task.arm.knobs.items()} for task in tasks},
     )
     known = any(not row.failed for row in kept)
-    nothing = Decision(Verdict.INCONCLUSIVE, "Nothing was measured.")
-    decision = study.decide(table) if known else nothing
+    why = f" Every arm failed, the first by {kept[0].failed}" if kept else ""
+    nothing = Decision(Verdict.INCONCLUSIVE, f"Nothing was measured.{why}")
+    with blamed(study, "deciding"):
+        decision = study.decide(table) if known else nothing
+        pictures = tuple(study.pictures(table)) if known else ()
     return StudyResult(
         name=study.name,
         claim=study.claim,
@@ -85,7 +99,7 @@ def result_of(study: Study, setting: Setting, rows: list[Row], *, outcome: str) 
         verdict=decision.verdict,
         said=decision.said,
         effects=decision.effects,
-        pictures=tuple(study.pictures(table)) if known else (),
+        pictures=pictures,
         arms=arms,
         rows=kept,
         planned=len(tasks),
@@ -93,6 +107,20 @@ def result_of(study: Study, setting: Setting, rows: list[Row], *, outcome: str) 
         seconds=sum(row.seconds for row in kept),
         outcome=outcome,
     )
+
+
+@contextmanager
+def blamed(study: Study, what: str) -> Generator[None]:
+    """Turn what a user's own study raises into one line with the place in its file; ours should not raise.
+
+    Raises:
+        UnstickError: Something was raised.
+    """
+    if not study.place:
+        yield
+        return
+    with blaming(Path(study.place.rpartition(".py")[0] + ".py"), what, error=UnstickError):
+        yield
 
 
 def command_of(study: Study, setting: Setting) -> str:

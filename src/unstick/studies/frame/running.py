@@ -10,25 +10,32 @@ Studies of time choose their own threads and run alone.
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import chdir, closing, contextmanager
+from dataclasses import replace
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unstick.data import load
 from unstick.errors import UnstickError
 from unstick.studies.frame.catalog import find_study
-from unstick.studies.frame.plan import Setting, Study, Task
-from unstick.studies.frame.result import StudyResult, result_of
-from unstick.studies.frame.store import BadStore, Store
+from unstick.studies.frame.cluster import LostWorker, joined, spread
+from unstick.studies.frame.plan import Arm, Setting, Study, Task
+from unstick.studies.frame.result import StudyResult, blamed, result_of
+from unstick.studies.frame.store import BadStore, Store, code_of
 from unstick.studies.frame.table import Row, Value
 
 __all__ = ["BACKENDS", "Progress", "results_of", "run_study"]
 
 Progress = Callable[[str, float, float], None]
 """Told the stage, how much of it is done, and of how much."""
+
+Rows = Generator[Row]
 
 BACKENDS = ("processes", "ray", "here")
 
@@ -59,31 +66,34 @@ def run_study(
 
     Raises:
         BadStore: The store is of other code or settings, or takes no more.
-        UnstickError: The study does not take the user's data or model, or the backend cannot be used.
+        UnstickError: The study does not take the user's data or model, they cannot be had, or the backend cannot be used.
     """
-    _check_taken(study, setting)
     if backend not in BACKENDS:
         raise UnstickError(f"the backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    _check_given(study, setting)
     kept = None if store is None else Store.open(store, study, setting)
     rows = [] if kept is None else list(kept.rows)
     done = {(row.arm, row.seed) for row in rows}
-    planned = study.planned(setting)
+    with blamed(study, "naming its arms"):
+        planned = study.planned(setting)
     tasks = [task for task in planned if (task.arm.name, task.seed) not in done]
     tell = progress or (lambda _stage, _done, _total: None)
     tell(study.name, len(planned) - len(tasks), len(planned))
     outcome = "complete"
     try:
-        for row in _rows(study, tasks, backend=backend, jobs=jobs, address=address):
-            if kept is not None:
-                kept.add(row)
-            rows.append(row)
-            tell(study.name, len(planned) - len(tasks) + len(rows) - len(done), len(planned))
+        found = _rows(study, tasks, backend=backend, jobs=jobs, address=address)
+        with closing(found):  # whatever happens here, the workers are stopped
+            for row in found:
+                if kept is not None:
+                    kept.add(row)
+                rows.append(row)
+                tell(study.name, len(planned) - len(tasks) + len(rows) - len(done), len(planned))
     except KeyboardInterrupt:
         outcome = "interrupted"
     return result_of(study, setting, rows, outcome=outcome)
 
 
-def results_of(folder: Path) -> list[StudyResult]:
+def results_of(folder: Path, *, data_dir: Path | None = None) -> list[StudyResult]:
     """Decide by what a folder of stores holds, without running anything.
 
     Raises:
@@ -95,25 +105,43 @@ def results_of(folder: Path) -> list[StudyResult]:
     found: list[StudyResult] = []
     for path in paths:
         there = Store.read(path)
-        study = find_study(there.header["study"])
-        setting = there.setting
+        study = find_study(there.header.get("place") or there.header["study"])
+        setting = replace(there.setting, data_dir=data_dir)
         store = Store.open(folder, study, setting)
+        _check_planned(study, setting, store)
         planned = len(study.planned(setting))
         outcome = "complete" if len(store.rows) >= planned else "interrupted"
         found.append(result_of(study, setting, store.rows, outcome=outcome))
     return found
 
 
-def _check_taken(study: Study, setting: Setting) -> None:
+def _check_planned(study: Study, setting: Setting, store: Store) -> None:
+    """Refuse to leave out arms: which there are depends on the data that are here."""
+    planned = {arm.name for arm in study.arms(setting)}
+    more = [row.arm for row in store.rows if row.arm not in planned]
+    if more:
+        raise BadStore(
+            f"{store.path} holds arms that are not planned here, such as {more[0]!r}: data that they were measured on are "
+            "missing; expected the folder that holds them, by --data-dir"
+        )
+
+
+def _check_given(study: Study, setting: Setting) -> None:
+    """Refuse before the first arm what would fail in every one."""
     for name in ("data", "model"):
         if getattr(setting, name) is not None and name not in study.takes:
             taken = " and ".join(f"--{each}" for each in study.takes) or "neither data nor a model"
             raise UnstickError(f"{study.name} has its own {name}; it takes {taken}")
+    if setting.data is None and setting.model is None:
+        return
+    data = load(setting.data or "xor", folder=setting.data_dir)
+    if setting.model is not None and (setting.data is not None or setting.model != "conv"):
+        Task(Arm("given"), setting.seed, setting).network(setting.model, data)
 
 
 def _rows(
     study: Study, tasks: Sequence[Task], *, backend: str, jobs: int | None, address: str | None
-) -> Iterable[Row]:
+) -> Rows:
     if not tasks:
         return
     if study.together is not None:
@@ -124,48 +152,71 @@ def _rows(
         for task in tasks:
             yield _measured(study, task)
         return
-    yield from _spread(study, tasks, backend=backend, jobs=count, address=address)
+    # a worker finds the study by its name, and a user's files as seen from here
+    piece = partial(
+        _elsewhere, study.place or study.name, code=code_of(study), folder=str(Path.cwd())
+    )
+    if backend == "ray":
+        yield from _on_cluster(piece, tasks, jobs=jobs, workers=count, address=address)
+    else:
+        yield from _in_processes(piece, tasks, jobs=count)
 
 
-def _spread(
-    study: Study, tasks: Sequence[Task], *, backend: str, jobs: int, address: str | None
-) -> Iterable[Row]:
+def _in_processes(piece: Callable[[Task], Row], tasks: Sequence[Task], *, jobs: int) -> Rows:
     """By joblib, in the order in which arms are finished."""
     joblib: Any = import_module("joblib")
-    name = study.place or study.name
-    engine = _ray(address) if backend == "ray" else "loky"
-    with joblib.parallel_config(backend=engine, n_jobs=jobs):
+    with joblib.parallel_config(backend="loky", n_jobs=jobs):
         pool = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        yield from pool(joblib.delayed(_elsewhere)(name, task) for task in tasks)
+        try:
+            yield from pool(joblib.delayed(piece)(task) for task in tasks)
+        except BrokenProcessPool:
+            raise UnstickError(
+                "a process died while it measured, such as for want of memory; what --store holds stays: "
+                "run the same command again with fewer --jobs, or with --backend here to see where"
+            ) from None
 
 
-def _ray(address: str | None) -> str:
-    """Join or start a Ray cluster, and name joblib's backend for it.
+def _on_cluster(
+    piece: Callable[[Task], Row],
+    tasks: Sequence[Task],
+    *,
+    jobs: int | None,
+    workers: int,
+    address: str | None,
+) -> Rows:
+    with joined(address, workers=workers) as ray:
+        # without --jobs a cluster is given everything, and does as much at once as it can
+        done = spread(ray, piece, tasks, ahead=jobs or len(tasks))
+        with closing(done):
+            for task, row in done:
+                if isinstance(row, LostWorker):
+                    row = Row(task.arm.name, task.seed, {}, 0.0, f"LostWorker: {row}")
+                yield row
+
+
+def _elsewhere(name: str, task: Task, *, code: str = "", folder: str = ".") -> Row:
+    """In another process, perhaps of another machine."""
+    with chdir(folder if Path(folder).is_dir() else "."):
+        return _measured(_found(name, code), task)
+
+
+@cache
+def _found(name: str, code: str) -> Study:
+    """The study of this name, once a process.
 
     Raises:
-        UnstickError: Ray is not installed, or the cluster cannot be reached.
+        UnstickError: The code here is another one: tables would mix two.
     """
-    try:
-        engine: Any = import_module("ray")
-        bridge: Any = import_module("ray.util.joblib")
-    except ImportError:
-        raise UnstickError("Ray is not installed: pip install 'unstick[ray]'") from None
-    if not engine.is_initialized():
-        try:
-            engine.init(address=address, log_to_driver=False, include_dashboard=False)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            said = " ".join(str(error).split())[:160]
-            raise UnstickError(f"no Ray cluster at {address or 'this machine'}: {said}") from None
-    bridge.register_ray()
-    return "ray"
+    study = find_study(name)
+    if code and code_of(study) != code:
+        raise UnstickError(
+            f"{name} is other code in a worker than here (of unstick, the study, or torch); expected the same: "
+            "install the same everywhere, and leave it unchanged meanwhile"
+        )
+    return study
 
 
-def _elsewhere(name: str, task: Task) -> Row:
-    """In another process: the study is found there by its name."""
-    return _measured(find_study(name), task)
-
-
-def _at_once(study: Study, tasks: Sequence[Task]) -> Iterable[Row]:
+def _at_once(study: Study, tasks: Sequence[Task]) -> Rows:
     """Several tasks as one piece, such as a population; those it leaves out go one after the other."""
     assert study.together is not None
     left = {(task.arm.name, task.seed): task for task in tasks}

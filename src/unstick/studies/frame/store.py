@@ -60,19 +60,31 @@ class Store:
         Raises:
             BadStore: It is of other code or settings, damaged, or cannot be written.
         """
-        header = _header(study, setting)
-        path = folder / f"{study.name}.jsonl"
-        if path.exists():
-            store = cls.read(path)
-            _check_same(path, store.header, header)
-            store._mend()
-            return store
+        return cls._at(folder / f"{study.name}.jsonl", _header(study, setting))
+
+    @classmethod
+    def _at(cls, path: Path, header: Mapping[str, Any]) -> Self:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not _torn(path, header):
+                store = cls.read(path)
+                _check_same(path, store.header, header)
+                store._mend()
+                return store
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
             _append(path, header)
         except OSError as error:
             raise BadStore(f"{path} cannot be written: {error.strerror or error}") from None
         return cls(path, header, [])
+
+    @classmethod
+    def beside(cls, source: "Store", folder: Path) -> Self:
+        """The store in a folder that takes what another one holds, made where there is none.
+
+        Raises:
+            BadStore: It is of other code or settings, damaged, or cannot be written.
+        """
+        return cls._at(folder / source.path.name, source.header)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -88,12 +100,15 @@ class Store:
         documents = [_document(line) for line in lines]
         if not documents or documents[0] is None or documents[0].get("schema") != SCHEMA:
             raise BadStore(f"{path} is not a store of a study; expected another file or folder")
-        for number, document in enumerate(documents[1:-1], start=2):
-            if document is None:
+        rows: list[Row] = []
+        for number, document in enumerate(documents[1:], start=2):
+            row = None if document is None else _row(document)
+            if row is not None:
+                rows.append(row)
+            elif number < len(lines) or lines[-1].endswith("\n"):
                 raise BadStore(
                     f"{path} is damaged in line {number}; remove that line, or choose another folder"
                 )
-        rows = [_row(document) for document in documents[1:] if document is not None]
         return cls(path, documents[0], rows)
 
     @property
@@ -137,7 +152,7 @@ def merge_stores(sources: Iterable[Path], into: Path) -> tuple[int, int]:
         How many arms were added, and how many were there already: of two measurements of one arm the first is kept.
 
     Raises:
-        BadStore: No stores, or two of one study that are of other code or settings.
+        BadStore: No stores, two of one study that are of other code or settings, or a folder that takes no more.
     """
     added = known = 0
     folders = list(sources)
@@ -146,16 +161,9 @@ def merge_stores(sources: Iterable[Path], into: Path) -> tuple[int, int]:
         raise BadStore(
             f"no store in {', '.join(map(str, folders))}; expected files such as ravine.jsonl"
         )
-    into.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        source, goal = Store.read(path), into / path.name
-        if goal.exists():
-            there = Store.read(goal)
-            _check_same(goal, there.header, source.header)
-            there._mend()  # pyright: ignore[reportPrivateUsage] - the same class
-        else:
-            _append(goal, source.header)
-            there = Store(goal, source.header, [])
+        source = Store.read(path)
+        there = Store.beside(source, into)
         have = {(row.arm, row.seed) for row in there.rows}
         for row in source.rows:
             if (row.arm, row.seed) in have:
@@ -227,12 +235,28 @@ def _named(statement: ast.stmt) -> list[str]:
 
 
 def _header(study: Study, setting: Setting) -> dict[str, Any]:
-    return {
+    header = {
         "schema": SCHEMA,
         "study": study.name,
         "code": code_of(study),
         "settings": setting.written(),
     }
+    return header | ({"place": study.place} if study.place else {}) | _files(setting)
+
+
+def _files(setting: Setting) -> dict[str, Any]:
+    """Digests of the user's files that data and model come from; they are code too."""
+    found: dict[str, str] = {}
+    for name in ("data", "model"):
+        path = Path(str(getattr(setting, name)).rpartition(":")[0])
+        if path.suffix == ".py" and path.is_file():
+            found[name] = sha256(path.read_bytes()).hexdigest()[:16]
+    return {"files": found} if found else {}
+
+
+def _torn(path: Path, header: Mapping[str, Any]) -> bool:
+    """Whether a kill or a full disk left less than the header."""
+    return json.dumps(header, ensure_ascii=False).encode().startswith(path.read_bytes())
 
 
 def _check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -245,6 +269,13 @@ def _check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) 
         raise BadStore(
             f"{path} is of other settings: {told}; expected the same, or another --store"
         )
+    files, now = there.get("files", {}), asked.get("files", {})
+    for name in files | now:
+        if files.get(name) != now.get(name):
+            raise BadStore(
+                f"{path} was measured with another {name}: the file of {old.get(name)} has changed since; expected the "
+                "same: choose another --store, or remove it"
+            )
     if there.get("code") != asked["code"]:
         raise BadStore(
             f"{path} was measured by other code (of unstick, the study, or torch); expected the same: "
@@ -287,11 +318,15 @@ def _value(value: Any) -> Value:
     return value
 
 
-def _row(document: Mapping[str, Any]) -> Row:
-    return Row(
-        arm=document["arm"],
-        seed=document["seed"],
-        values={name: _value(value) for name, value in document["values"].items()},
-        seconds=document["seconds"],
-        failed=document["failed"],
-    )
+def _row(document: Mapping[str, Any]) -> Row | None:
+    """The finished arm of a line; None where it is none."""
+    try:
+        return Row(
+            arm=document["arm"],
+            seed=document["seed"],
+            values={name: _value(value) for name, value in document["values"].items()},
+            seconds=document["seconds"],
+            failed=document["failed"],
+        )
+    except (KeyError, AttributeError):
+        return None

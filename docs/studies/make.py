@@ -1,0 +1,111 @@
+"""Writes the pages of the studies from a store: ``python docs/studies/make.py STORE DATA``.
+
+Answers: what did every study find when it was run at length?
+Does not answer: what another machine finds; ``unstick study run --all --full --store STORE`` does.
+
+Of each study that the store holds: a page of text, its first picture and the claim's as PNG, and the interactive page. All
+interactive pages share ``plotly.min.js``, which building the site puts beside them. Needs the ``png`` extra and a Chromium.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import unstick
+from unstick.record import number
+from unstick.report.figures import Table
+from unstick.report.picture import save_pictures
+from unstick.report.study_figures import batches_table, effects_table, overview_table
+from unstick.studies.frame import Overview, StudyResult, all_studies, overview_of, results_of
+
+HERE = Path(__file__).parent
+SCALE = 1.25  # pixels of a picture for each of its layout
+WRITTEN = "<!-- written by docs/studies/make.py from a run with --full -->"
+MOST_EFFECTS = 24
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write every page."""
+    if len(arguments) != 2:
+        sys.exit(
+            "give two folders: the --store and the --data-dir of `unstick study run --all --full`"
+        )
+    found = results_of(Path(arguments[0]), data_dir=Path(arguments[1]))
+    told = overview_of(found, [study.name for study in all_studies()])
+    for result in found:
+        pictures = _pictures(result)
+        unstick.save(result, HERE / f"{result.name}.html", shared=True)
+        _write(HERE / f"{result.name}.md", _page(result, pictures))
+        print(result.name, result.verdict)
+    unstick.save(told, HERE / "overview.html", shared=True)
+    _write(HERE / "index.md", _index(told))
+
+
+def _pictures(result: StudyResult) -> list[str]:
+    """The first picture, and the sketch of the claim where there is one."""
+    for old in (HERE / f"{result.name}.png", *HERE.glob(f"{result.name}-*.png")):
+        old.unlink(missing_ok=True)
+    if not result.pictures:
+        return []
+    first = result.pictures[0].name
+    wanted = (first, f"{first}-claim")
+    files = save_pictures(result, HERE / f"{result.name}.png", scale=SCALE, only=wanted)
+    return [file.name for file in files]
+
+
+def _page(result: StudyResult, pictures: Sequence[str]) -> str:
+    effects = effects_table(result)
+    lines = [
+        f"# {result.name}",
+        WRITTEN,
+        f"**{result.claim}.** ({result.source})",
+        f"**Measured: {result.verdict}.** {result.said}",
+        *(f"![{_alt(result, name)}]({name})" for name in pictures),
+        f"**Question.** {result.question}",
+        f"**Measured.** {result.measured}.",
+        f"**Rule, fixed before.** {result.rule}.",
+        f"**Against it.** {result.criticism}",
+        *(() if effects is None else ("## Effects", _table(effects, MOST_EFFECTS))),
+        "## Again",
+        f"`{result.command} --store arms --out studies`: {len(result.rows)} of {result.planned} arms and seeds, {number(result.seconds, 3)} s of them one after the other. "
+        f"[Everything that was measured, to look at]({result.name}.html).",
+    ]
+    return "\n\n".join(lines)
+
+
+def _alt(result: StudyResult, name: str) -> str:
+    return "the claim, sketched" if name.endswith("-claim.png") else result.pictures[0].title
+
+
+def _index(told: Overview) -> str:
+    batches = batches_table(told)
+    claims = overview_table(told)
+    linked = [(f"[{row[0]}]({row[0]}.md)", *row[1:4]) for row in claims.rows]
+    lines = [
+        "# What the studies found",
+        WRITTEN,
+        f"{told.headline()} [All on one page, to look at](overview.html). How to run them, on your model too: "
+        "[Claims, measured](../studies.md).",
+        _table(Table(claims.header[:4], tuple(linked))),
+        "## Small against large batches",
+        "The table as it is taught, and what was measured for each line of it.",
+        *(() if batches is None else (_table(batches),)),
+    ]
+    return "\n\n".join(lines)
+
+
+def _table(table: Table, most: int = 1000) -> str:
+    rows = [table.header, ("---",) * len(table.header), *table.rows[:most]]
+    text = "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows
+    )
+    left = len(table.rows) - most
+    return f"{text}\n\n{left} more are in the interactive page." if left > 0 else text
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 # the scripts that measure; the other files in benchmarks/ are what these import
-BENCHMARKS := verdict curvature scaling memory training finding landscape
+BENCHMARKS := verdict curvature scaling memory training finding landscape studies
 
 .PHONY: help demo test slow check fix docs bench
 .DEFAULT_GOAL := help

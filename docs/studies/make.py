@@ -3,7 +3,7 @@
 Answers: what did every study find when it was run at length?
 Does not answer: what another machine finds; ``unstick study run --all --full --store STORE`` does.
 
-Of each study that the store holds: a page of text, its first picture and the claim's as PNG, and the interactive page. All
+Of each study that the store holds: a page of text, its first two pictures and the claim as PNG, and the interactive page. All
 interactive pages share ``plotly.min.js``, which building the site puts beside them. Needs the ``png`` extra and a Chromium.
 """
 
@@ -42,13 +42,13 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _pictures(result: StudyResult) -> list[str]:
-    """The first picture, and the sketch of the claim where there is one."""
+    """The first two pictures, and the sketch of the claim beside the first where there is one."""
     for old in (HERE / f"{result.name}.png", *HERE.glob(f"{result.name}-*.png")):
         old.unlink(missing_ok=True)
     if not result.pictures:
         return []
     first = result.pictures[0].name
-    wanted = (first, f"{first}-claim")
+    wanted = (first, f"{first}-claim", *(picture.name for picture in result.pictures[1:2]))
     files = save_pictures(result, HERE / f"{result.name}.png", scale=SCALE, only=wanted)
     return [file.name for file in files]
 
@@ -74,7 +74,13 @@ def _page(result: StudyResult, pictures: Sequence[str]) -> str:
 
 
 def _alt(result: StudyResult, name: str) -> str:
-    return "the claim, sketched" if name.endswith("-claim.png") else result.pictures[0].title
+    if name.endswith("-claim.png"):
+        return "the claim, sketched"
+    return next(
+        one.title
+        for one in reversed(result.pictures)
+        if f"-{one.name}." in name or one is result.pictures[0]
+    )
 
 
 def _index(told: Overview) -> str:
@@ -97,7 +103,7 @@ def _index(told: Overview) -> str:
 def _table(table: Table, most: int = 1000) -> str:
     rows = [table.header, ("---",) * len(table.header), *table.rows[:most]]
     text = "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows
+        "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in rows
     )
     left = len(table.rows) - most
     return f"{text}\n\n{left} more are in the interactive page." if left > 0 else text

@@ -110,11 +110,17 @@ def _group(one: Series) -> str:
 
 
 def _colors(picture: Picture) -> dict[str, str]:
-    """One color a group, the same in the sketch; what only the sketch has begins with the color of words."""
+    """One color a group, the same in the sketch; what only the sketch has begins with the color of words.
+
+    A group such as ``@muted`` is the color of this name.
+    """
     groups = list(dict.fromkeys(map(_group, picture.series)))
     others = [one for one in dict.fromkeys(map(_group, picture.claimed)) if one not in groups]
     order = (*COLORS[: len(groups)], "@muted", *COLORS[len(groups) :])
-    return {group: order[at % len(order)] for at, group in enumerate([*groups, *others])}
+    return {
+        group: group if group.startswith("@") else order[at % len(order)]
+        for at, group in enumerate([*groups, *others])
+    }
 
 
 def _below(one: Series, top: float | None) -> Series:

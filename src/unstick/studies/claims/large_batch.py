@@ -173,6 +173,12 @@ def _decide(table: Table) -> Decision:
             for name in sorted(known, key=lambda n: -known[n])
         )
         said.append(f"Test accuracy on {data}, in percent: {told or 'not measured'}.")
+    above = [
+        effect.name.replace(": test accuracy,", ":")
+        for effect in effects
+        if side_of(effect) == Side.ABOVE
+    ]
+    said.append(f"Whole interval above 0: {', '.join(above) or 'of no method'}.")
     return Decision(verdict, " ".join(said), tuple(effects))
 
 
@@ -201,14 +207,14 @@ def _pictures(table: Table) -> list[Picture]:
 
 STUDY = Study(
     name="large-batch",
-    claim="With large batches, methods made for them (linear scaling, warm-up, LARS, LAMB, RMSprop warm-up, SWAP) are more accurate than "
-    "plain momentum and Adam",
+    claim="With large batches there is a method made for them (linear scaling, warm-up, LARS, LAMB, RMSprop warm-up, SWAP) that is more "
+    "accurate than plain momentum and Adam",
     source="lecture notes on large batches; Goyal et al. (2017), You et al. (2017, 2020), Akiba et al. (2017), Gupta et al. (2020)",
     question="Which method is most accurate after equal updates on half of the training set at once, when all are tuned alike?",
     measured="Test accuracy after equally many updates, the rate falling along a cosine, at the one of five rates that validates best. "
     "LARS, LAMB and one linear scaling warm up over a quarter of the updates; SWAP makes its last quarter on small batches",
     rule="Compared with the one of momentum and Adam that validates better, paired by seed and corrected for all methods and data: "
-    f"supported if for one method the whole interval lies above 0; contradicted if for every method it lies below {MARGIN:g}, so that none "
+    f"supported if for one method on one data set the whole interval lies above 0; contradicted if for every method it lies below {MARGIN:g}, so that none "
     "gains as much as a point; else inconclusive",
     criticism="Tuned alike, Nesterov's momentum and Adam match or exceed LARS and LAMB at the batch sizes those were made for (Nado et al., "
     "2021). The claims are about ImageNet and BERT and days of training, ours about tens of updates on small data.",

@@ -40,6 +40,7 @@ RATE = 0.02
 FEATURES = 16
 LEAST = 1e-40  # of ‖g‖² that is drawn
 EXACT = 500  # parameters up to which Hessians are written down
+GROUPS = {"neither": "@muted"}  # what is critical, or flat, stands out
 PLACES = ("loss", "ratio", "negative", "zero", "square", "class", "updates")
 
 
@@ -219,7 +220,16 @@ def _pictures(table: Table) -> list[Picture]:
                     (square, tuple(max(end.square, LEAST) for end in ends)),
                 ):
                     name = f"{kind}, {arm}"
-                    series.append(Series(name, loss, y, kind="points", group=kind, variant=variant))
+                    series.append(
+                        Series(
+                            name,
+                            loss,
+                            y,
+                            kind="points",
+                            group=GROUPS.get(kind, kind),
+                            variant=variant,
+                        )
+                    )
     if not ratio:
         return []
     worst = max(max(float(x) for x in series.x) for series in ratio)

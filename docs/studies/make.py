@@ -60,7 +60,7 @@ def _page(result: StudyResult, pictures: Sequence[str]) -> str:
         WRITTEN,
         f"**{result.claim}.** ({result.source})",
         f"**Measured: {result.verdict}.** {result.said}",
-        *(f"![{_alt(result, name)}]({name})" for name in pictures),
+        *_drawn(result, pictures),
         f"**Question.** {result.question}",
         f"**Measured.** {result.measured}.",
         f"**Rule, fixed before.** {result.rule}.",
@@ -71,6 +71,14 @@ def _page(result: StudyResult, pictures: Sequence[str]) -> str:
         f"[Everything that was measured, to look at]({result.name}.html).",
     ]
     return "\n\n".join(lines)
+
+
+def _drawn(result: StudyResult, pictures: Sequence[str]) -> list[str]:
+    """The claim beside what was measured, where both are narrow."""
+    beside = len(pictures) > 1 and pictures[1].endswith("-claim.png")
+    width = "{ width=49% }" if beside else ""
+    drawn = [f"![{_alt(result, name)}]({name})" for name in pictures]
+    return [" ".join(f"{one}{width}" for one in drawn[: 1 + beside]), *drawn[1 + beside :]]
 
 
 def _alt(result: StudyResult, name: str) -> str:
@@ -103,7 +111,8 @@ def _index(told: Overview) -> str:
 def _table(table: Table, most: int = 1000) -> str:
     rows = [table.header, ("---",) * len(table.header), *table.rows[:most]]
     text = "\n".join(
-        "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in rows
+        "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |"
+        for row in rows
     )
     left = len(table.rows) - most
     return f"{text}\n\n{left} more are in the interactive page." if left > 0 else text

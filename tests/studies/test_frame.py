@@ -171,6 +171,21 @@ def test_a_store_of_other_code_is_refused(tmp_path):
         run_study(find_study(str(path)), Setting(), store=tmp_path / "store")
 
 
+def test_another_rule_or_caption_leaves_the_arms_as_they_are(tmp_path):
+    path = tmp_path / "dice.py"
+    text = STUDY.replace("PAUSE", "0.0")
+    path.write_text(text)
+    first = run_study(find_study(str(path)), Setting(), store=tmp_path / "store", backend="here")
+    changed = text.replace("Side.ABOVE)", "Side.BELOW)").replace('"Means."', '"Mean throws."')
+    assert changed != text
+    path.write_text(changed)
+    again = run_study(find_study(str(path)), Setting(), store=tmp_path / "store", backend="here")
+
+    assert first.verdict == Verdict.SUPPORTED
+    assert again.verdict == Verdict.CONTRADICTED
+    assert again.rows == first.rows  # to the second: nothing was measured again
+
+
 def test_two_halves_merge_to_the_whole(dice, tmp_path):
     whole = run_study(dice, Setting(), store=tmp_path / "whole", backend="here")
     lines = (tmp_path / "whole" / "dice.jsonl").read_text().splitlines(keepends=True)

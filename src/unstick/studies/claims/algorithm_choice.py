@@ -108,12 +108,8 @@ def _measure(task: Task) -> dict[str, Value]:
     }
 
 
-def _data(table: Table) -> list[str]:
-    return list(dict.fromkeys(arm.rpartition(": ")[0] for arm in table.arms))
-
-
 def _effects(table: Table, measure: str) -> list[Effect]:
-    names = _data(table)
+    names = list(table.groups())
     return [
         paired(
             table,
@@ -131,7 +127,7 @@ def _effects(table: Table, measure: str) -> list[Effect]:
 def _decide(table: Table) -> Decision:
     effects = [*_effects(table, "gradients"), *_effects(table, "seconds")]
     verdict = combined([verdict_of(effect, Side.ABOVE) for effect in effects])
-    told = "; ".join(f"on {data} {_told(table, data)}" for data in _data(table))
+    told = "; ".join(f"on {data} {_told(table, data)}" for data in table.groups())
     share = f"{100 * TARGET_SHARE:g} % of the loss of equal guesses"
     return Decision(verdict, f"To reach {share} takes: {told}.", tuple(effects))
 
@@ -151,7 +147,7 @@ def _told(table: Table, data: str) -> str:
 
 def _pictures(table: Table) -> list[Picture]:
     return [
-        picture for data in _data(table) for picture in (_bars(table, data), _curves(table, data))
+        picture for data in table.groups() for picture in (_bars(table, data), _curves(table, data))
     ]
 
 

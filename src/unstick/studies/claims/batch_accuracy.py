@@ -98,16 +98,9 @@ def _scored(budget: str, scored: Mapping[str, float]) -> dict[str, Value]:
     return {f"{kind}_{budget}": scored[kind] for kind in (*KINDS, "loss")}
 
 
-def _by_data(table: Table) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for arm in table.arms:
-        found.setdefault(arm.rpartition(": ")[0], []).append(arm)
-    return found
-
-
 def _effects(table: Table, budget: str) -> dict[tuple[str, str], Effect]:
     """What the small batch is better by, in accuracy: by data on which this budget was measured, and by kind."""
-    names = [name for name, arms in _by_data(table).items() if _measured(table, budget, arms)]
+    names = [name for name, arms in table.groups().items() if _measured(table, budget, arms)]
     return {
         (name, kind): paired(
             table,
@@ -130,7 +123,7 @@ def _decide(table: Table) -> Decision:
     effects = {budget: _effects(table, budget) for budget in BUDGETS}
     verdict = combined([verdict_of(effect, Side.ABOVE) for effect in effects["epochs"].values()])
     said: list[str] = []
-    for name in _by_data(table):
+    for name in table.groups():
         gaps = [
             f"{number(100 * effects[budget][name, 'test'].difference, 3)} ({told})"
             for budget, told in BUDGETS.items()
@@ -147,7 +140,7 @@ def _decide(table: Table) -> Decision:
 
 
 def _pictures(table: Table) -> list[Picture]:
-    by_data = _by_data(table)
+    by_data = table.groups()
     return [
         Picture(
             name=f"accuracy-{budget}-{name}",

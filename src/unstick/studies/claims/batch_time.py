@@ -91,16 +91,8 @@ def _measure(task: Task) -> dict[str, Value]:
     }
 
 
-def _on(table: Table) -> dict[str, list[str]]:
-    """The arms of each device, smallest batch first."""
-    found: dict[str, list[str]] = {}
-    for arm in table.arms:
-        found.setdefault(arm.split(",")[0], []).append(arm)
-    return found
-
-
 def _decide(table: Table) -> Decision:
-    on = _on(table)
+    on = table.groups(", ")
     epochs: list[Effect] = []
     updates: list[Effect] = []
     said: list[str] = []
@@ -134,7 +126,7 @@ def _told(table: Table, device: str, arms: Sequence[str]) -> str:
 
 
 def _pictures(table: Table) -> list[Picture]:
-    on = _on(table)
+    on = table.groups(", ")
     drawn: list[Picture] = []
     for kind, unit, told in (("epoch", "s", "one epoch"), ("update", "ms", "one update")):
         lines = tuple(

@@ -124,10 +124,6 @@ def _swapping(data: Dataset) -> Callable[[nn.Module, Recipe], object]:
     return run
 
 
-def _data(table: Table) -> list[str]:
-    return list(dict.fromkeys(arm.rpartition(": ")[0] for arm in table.arms))
-
-
 def _baseline(table: Table, data: str) -> str:
     """Momentum or Adam, whichever validates better over all seeds."""
 
@@ -140,7 +136,7 @@ def _baseline(table: Table, data: str) -> str:
 
 def _effects(table: Table) -> list[Effect]:
     found: list[Effect] = []
-    for data in _data(table):
+    for data in table.groups():
         base = _baseline(table, data)
         found += [
             paired(
@@ -149,7 +145,7 @@ def _effects(table: Table) -> list[Effect]:
                 f"{data}: {name}",
                 f"{data}: {base}",
                 name=f"{data}: test accuracy, {name} − {base}",
-                comparisons=len(MADE) * len(_data(table)),
+                comparisons=len(MADE) * len(table.groups()),
             )
             for name in MADE
         ]
@@ -165,7 +161,7 @@ def _decide(table: Table) -> Decision:
     else:
         verdict = Verdict.INCONCLUSIVE
     said: list[str] = []
-    for data in _data(table):
+    for data in table.groups():
         means = {name: table.mean("test", f"{data}: {name}") for name in METHODS}
         known = {name: mean for name, mean in means.items() if isfinite(mean)}
         told = ", ".join(
@@ -184,7 +180,7 @@ def _decide(table: Table) -> Decision:
 
 def _pictures(table: Table) -> list[Picture]:
     drawn: list[Picture] = []
-    for data in _data(table):
+    for data in table.groups():
         arms = [f"{data}: {name}" for name in METHODS]
         low, high = table.spread("test", arms)
         means = tuple(table.mean("test", arm) for arm in arms)

@@ -116,17 +116,10 @@ def _lengths(model: nn.Module, data: Dataset) -> Callable[[Tensor], float]:
     return squared_length
 
 
-def _by_data(table: Table) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for arm in table.arms:
-        found.setdefault(arm.rpartition(": ")[0], []).append(arm)
-    return found
-
-
 def _effects(table: Table) -> list[Effect]:
     steps = [
         (before, later)
-        for arms in _by_data(table).values()
+        for arms in table.groups().values()
         for before, later in pairwise(arms)
         if all(table.column("reached", later) or [0.0])
     ]
@@ -147,7 +140,7 @@ def _decide(table: Table) -> Decision:
     effects = _effects(table)
     verdict = combined([verdict_of(effect, Side.ABOVE) for effect in effects])
     said: list[str] = []
-    for name, arms in _by_data(table).items():
+    for name, arms in table.groups().items():
         known = [arm for arm in arms if isfinite(table.mean("scale", arm))]
         steps = ", ".join(
             f"{table.mean('scale', arm):,.0f} at loss {number(table.mean('loss', arm), 2)}"
@@ -169,7 +162,7 @@ def _decide(table: Table) -> Decision:
 
 def _pictures(table: Table) -> list[Picture]:
     drawn: list[Picture] = []
-    for name, arms in _by_data(table).items():
+    for name, arms in table.groups().items():
         exact = along("exact, from every sample's gradient", table, "loss", "scale", arms)
         drawn.append(
             Picture(

@@ -61,6 +61,13 @@ class Table:
         found = [row.values.get(measure) for row in self.rows if row.arm == arm]
         return [text for text in found if isinstance(text, str)]
 
+    def groups(self, mark: str = ": ") -> dict[str, list[str]]:
+        """Arms by what their names say before the last mark, such as their data, in the order of the plan."""
+        found: dict[str, list[str]] = {}
+        for arm in self.arms:
+            found.setdefault(arm.rpartition(mark)[0], []).append(arm)
+        return found
+
     def spread(self, measure: str, arms: Sequence[str]) -> tuple[list[float], list[float]]:
         """The lowest and the highest of each arm, for error bars; nan where nothing is finite."""
         low, high = list[float](), list[float]()

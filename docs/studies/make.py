@@ -1,14 +1,15 @@
-"""Writes the pages of the studies from a store: ``python docs/studies/make.py STORE DATA``.
+"""Writes the pages of the studies from a store: ``python docs/studies/make.py STORE DATA [REPEAT ...]``.
 
 Answers: what did every study find when it was run at length?
 Does not answer: what another machine finds; ``unstick study run --all --full --store STORE`` does.
 
 Of each study that the store holds: a page of text, its first two pictures and the claim as PNG, and the interactive page. All
-interactive pages share ``plotly.min.js``, which building the site puts beside them. Needs the ``png`` extra and a Chromium.
+interactive pages share ``plotly.min.js``, which building the site puts beside them. Stores of the same studies with other seeds only
+add their verdicts. Needs the ``png`` extra and a Chromium.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import unstick
@@ -26,19 +27,22 @@ MOST_EFFECTS = 24
 
 def main(arguments: Sequence[str]) -> None:
     """Write every page."""
-    if len(arguments) != 2:
+    if len(arguments) < 2:
         sys.exit(
-            "give two folders: the --store and the --data-dir of `unstick study run --all --full`"
+            "give two folders, the --store and the --data-dir of `unstick study run --all --full`, and stores of other seeds"
         )
-    found = results_of(Path(arguments[0]), data_dir=Path(arguments[1]))
+    store, data, *repeats = map(Path, arguments)
+    found = results_of(store, data_dir=data)
+    again = [{one.name: one for one in results_of(each, data_dir=data)} for each in repeats]
     told = overview_of(found, [study.name for study in all_studies()])
     for result in found:
         pictures = _pictures(result)
         unstick.save(result, HERE / f"{result.name}.html", shared=True)
-        _write(HERE / f"{result.name}.md", _page(result, pictures))
+        others = [results[result.name] for results in again if result.name in results]
+        _write(HERE / f"{result.name}.md", _page(result, pictures, others))
         print(result.name, result.verdict)
     unstick.save(told, HERE / "overview.html", shared=True)
-    _write(HERE / "index.md", _index(told))
+    _write(HERE / "index.md", _index(told, again))
 
 
 def _pictures(result: StudyResult) -> list[str]:
@@ -47,19 +51,21 @@ def _pictures(result: StudyResult) -> list[str]:
         old.unlink(missing_ok=True)
     if not result.pictures:
         return []
-    first = result.pictures[0].name
-    wanted = (first, f"{first}-claim", *(picture.name for picture in result.pictures[1:2]))
+    first = result.pictures[0].key
+    wanted = (first, f"{first}-claim", *(picture.key for picture in result.pictures[1:2]))
     files = save_pictures(result, HERE / f"{result.name}.png", scale=SCALE, only=wanted)
     return [file.name for file in files]
 
 
-def _page(result: StudyResult, pictures: Sequence[str]) -> str:
+def _page(result: StudyResult, pictures: Sequence[str], others: Sequence[StudyResult]) -> str:
     effects = effects_table(result)
+    repeated = ", ".join(f"{one.verdict} (from seed {_seed(one)})" for one in others)
     lines = [
         f"# {result.name}",
         WRITTEN,
         f"**{result.claim}.** ({result.source})",
         f"**Measured: {result.verdict}.** {result.said}",
+        *([f"**With other seeds:** {repeated}."] if others else []),
         *_drawn(result, pictures),
         f"**Question.** {result.question}",
         f"**Measured.** {result.measured}.",
@@ -87,25 +93,38 @@ def _alt(result: StudyResult, name: str) -> str:
     return next(
         one.title
         for one in reversed(result.pictures)
-        if f"-{one.name}." in name or one is result.pictures[0]
+        if f"-{one.key}." in name or one is result.pictures[0]
     )
 
 
-def _index(told: Overview) -> str:
+def _seed(result: StudyResult) -> int:
+    return min(row.seed for row in result.rows)
+
+
+def _index(told: Overview, again: Sequence[Mapping[str, StudyResult]]) -> str:
     batches = batches_table(told)
     claims = overview_table(told)
-    linked = [(f"[{row[0]}]({row[0]}.md)", *row[1:4]) for row in claims.rows]
+    seeds = [_seed(next(iter(results.values()))) for results in again]
+    header = (*claims.header[:2], *(f"from seed {seed}" for seed in seeds), *claims.header[2:4])
+    linked = [
+        (f"[{row[0]}]({row[0]}.md)", row[1], *(_verdict(results, str(row[0])) for results in again), *row[2:4])
+        for row in claims.rows
+    ]  # fmt: skip
     lines = [
         "# What the studies found",
         WRITTEN,
         f"{told.headline()} [All on one page, to look at](overview.html). How to run them, on your model too: "
         "[Claims, measured](../studies.md).",
-        _table(Table(claims.header[:4], tuple(linked))),
+        _table(Table(header, tuple(linked))),
         "## Small against large batches",
         "The table as it is taught, and what was measured for each line of it.",
         *(() if batches is None else (_table(batches),)),
     ]
     return "\n\n".join(lines)
+
+
+def _verdict(results: Mapping[str, StudyResult], name: str) -> str:
+    return str(results[name].verdict) if name in results else "not run"
 
 
 def _table(table: Table, most: int = 1000) -> str:

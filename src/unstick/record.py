@@ -9,12 +9,21 @@ __all__ = ["Fact", "Record", "number"]
 Fact = tuple[str, str]
 """A label and the value as a reader should see it."""
 
+LONG = 1e6  # from which a number is written as a power of ten
+
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number as people read it: four significant digits, a true minus sign, ``not measured`` for None."""
+    """A number as people read it: four significant digits, a true minus sign, ``not measured`` for None.
+
+    Example:
+        >>> number(0.000012), number(15_318.0), number(-2.5e9)
+        ('1.2e−5', '15,320', '−2.5e9')
+    """
     if value is None:
         return "not measured"
-    text = f"{value + 0.0:.{digits}g}"  # + 0.0: no minus zero
+    text = f"{value + 0.0:,.{digits}g}"  # + 0.0: no minus zero
+    if "e+" in text and abs(float(text)) < LONG:
+        text = f"{float(text):,.0f}"
     return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e").replace("-", "−")
 
 

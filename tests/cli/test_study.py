@@ -247,3 +247,21 @@ def test_a_store_of_a_study_of_ones_own_is_reported_and_resumed(call, two, tmp_p
     assert told.exit_code == 0
     assert json.loads(told.stdout)["outcome"] == "complete"
     assert (tmp_path / "pages" / "two.html").exists()
+
+
+def test_of_several_studies_none_is_begun_where_one_store_cannot_be_gone_on_from(
+    call, two, tmp_path
+):
+    store, out = tmp_path / "store", tmp_path / "pages"
+    ravine = ["study", "run", "ravine", "--store", store, "--seeds", 1, "--backend", "here", "-q"]
+    assert call(*ravine).exit_code == 0
+    before = (store / "ravine.jsonl").read_bytes()
+
+    refused = call(
+        "study", "run", two(), "ravine", "--store", store, "--seeds", 2, "--out", out, "-q"
+    )
+
+    one_line(refused, "ravine.jsonl is of other settings: seeds was 1, asked is 2")
+    assert [path.name for path in store.iterdir()] == ["ravine.jsonl"]
+    assert (store / "ravine.jsonl").read_bytes() == before
+    assert not out.exists()

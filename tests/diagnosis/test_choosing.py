@@ -248,7 +248,7 @@ def test_a_second_cause_adds_its_first_four_unless_it_is_weak_or_healthy():
     both = names_of(choose(*plain(), of(first, second), None))
     weak = names_of(choose(*plain(), of(first) + of(second, strength=0.4), None))
     healthy = names_of(choose(*plain(), of(first, Cause.PROGRESSING), None))
-    assert [name for name in both if name not in alone] == ["rate × 10", "rate × 100", "rate × 1e3", "rate 1/λmax"]  # fmt: skip
+    assert [name for name in both if name not in alone] == ["rate × 10", "rate × 100", "rate × 1,000", "rate 1/λmax"]  # fmt: skip
     assert weak == healthy == alone
 
 

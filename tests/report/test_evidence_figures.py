@@ -218,7 +218,7 @@ def test_numbers_of_the_optimizer_stand_beside_what_they_are_held_against():
     assert row(told, "sharpness")[1] == "0.4"
     assert row(told, "sharpness")[2].startswith("1:")
     assert row(told, "batch size")[1] == "32"
-    assert "1800" in row(told, "batch size")[2]
+    assert "1,800" in row(told, "batch size")[2]
     assert row(told, "gradients are clipped")[1] == "1"
 
 

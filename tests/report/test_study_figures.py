@@ -162,6 +162,14 @@ def test_many_decades_have_powers_of_ten_and_hardly_any_span_is_linear():
     assert narrow.layout["yaxis"].get("type") != "log"
 
 
+def test_a_figure_can_be_a_file_whatever_the_data_are_called():
+    named = replace(picture(line(), claimed=(line(),)), name="loss-/there/my data.py:samples")
+
+    names = [figure.name for figure in figures(named)]
+
+    assert names == ["loss-there-my-data.py-samples", "loss-there-my-data.py-samples-claim"]
+
+
 def test_every_verdict_stands_in_its_column():
     figure = verdicts_figure(overview())
 

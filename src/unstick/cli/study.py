@@ -88,7 +88,7 @@ def run(
 
     Finished arms are kept in --store at once; the same command goes on after any interruption.
     """
-    from unstick.studies.frame import Setting, run_study
+    from unstick.studies.frame import Setting, check_stores, run_study
 
     chosen = _chosen(names, everything)
     where = {key: how.pop(key) for key in ("backend", "jobs", "address")}
@@ -99,6 +99,8 @@ def run(
         given = {name for name in ("data", "model") if how[name] is not None}
         chosen = [each for each in chosen if given <= set(each.takes)]
     results: list[Any] = []
+    if store is not None:
+        check_stores(store, chosen, setting)
     if out is not None:
         _folder(out)
     for number, each in enumerate(chosen, start=1):

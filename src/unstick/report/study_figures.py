@@ -61,7 +61,7 @@ def study_figures(told: StudyResult, *, within: bool = False) -> list[Figure]:
     """Each picture, and the shape that the claim has beside it; within a page of many, only the first picture."""
     figures: list[Figure] = []
     for picture in told.pictures[:1] if within else told.pictures:
-        name = f"{told.name}-{picture.name}" if within else picture.name
+        name = f"{told.name}-{picture.key}" if within else picture.key
         figures.append(_figure(picture, name))
         if picture.claimed:
             figures.append(_figure(picture, name, sketched=True))

@@ -1,15 +1,16 @@
 """The series of a study's picture as traces, on axes that the claim's sketch shares.
 
-Answers: which marks, colors, bands and axes draw what was measured, and the sketch beside it?
+Answers: which marks, colors and bands draw what was measured, and the sketch beside it?
 Does not answer: what is told around it (``study_figures``).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from unstick.report.figures import FEW_DECADES, Trace, axis, label, numbers
+from unstick.report.figures import Trace, label, numbers
+from unstick.report.study_axes import axis_over
 from unstick.studies.frame.plan import Picture, Series
 
 __all__ = ["Drawn", "drawn"]
@@ -32,9 +33,6 @@ BANDED = 12  # points of a line, from which its intervals are one band
 FAINT, BAND = 0.7, 0.16
 FEW = 5  # series; bands of more of them are fainter
 LETTERS = 36  # of all words of an axis; more of them stand one below the other
-LINEAR = 3.0  # the largest over the least value, up to which a logarithmic axis shows nothing more
-PLAIN = (-4, 5)  # powers of ten that are written out
-AIR = 0.05  # of an axis beyond its values
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +59,11 @@ def drawn(picture: Picture, *, sketched: bool) -> Drawn:
         for x, y in zip(one.x, one.y, strict=True)
         if not isinstance(x, str) and math.isfinite(y)
     ]
-    x = _axis(picture.x, picture.log_x, wide)
+    x = axis_over(picture.x, picture.log_x, wide)
     heights = [v for one in both for v in (*one.y, *one.low, *one.high)]
-    y = _axis(picture.y, picture.log_y, heights, grounded=any(one.kind == "bars" for one in both))
+    y = axis_over(
+        picture.y, picture.log_y, heights, grounded=any(one.kind == "bars" for one in both)
+    )
     log, crowd = y.get("type") == "log", _crowd(series)
     traces = [
         trace for one in series for trace in _traces(one, colors[_group(one)], sketched, log, crowd)
@@ -134,35 +134,6 @@ def _below(one: Series, top: float | None) -> Series:
         if (values := getattr(one, name))
     }
     return replace(one, x=tuple(one.x[at] for at in kept), y=tuple(one.y[at] for at in kept), **part)  # fmt: skip
-
-
-def _axis(title: str, logarithmic: bool, values: Iterable[float], *, grounded: bool = False) -> Trace:  # fmt: skip
-    """An axis over these values: linear where they span little, and from 0 under bars."""
-    known = [v for v in values if math.isfinite(v) and (v > 0 or not logarithmic)]
-    if not known:
-        return axis(title)
-    low, high = min(known), max(known)
-    if logarithmic and high / low >= LINEAR:
-        return _log_axis(title, low, high)
-    low = min(0.0, low) if grounded else low
-    air = AIR * (high - low) or 0.1 * abs(high) or 1.0
-    floor = low if grounded and low == 0 else low - air
-    plain = {"exponentformat": "none", "separatethousands": True} if high < 10 ** PLAIN[1] else {}
-    return axis(title, range=[floor, high + air], zeroline=low <= 0 <= high, **plain)
-
-
-def _log_axis(title: str, low: float, high: float) -> Trace:
-    """Ticks at 1, 2 and 5 of every decade where there are few, else at powers of ten."""
-    decades = math.log10(high / low)
-    air = max(AIR * decades, 0.03)
-    span = [math.log10(low) - air, math.log10(high) + air]
-    first, last = math.floor(span[0]), math.ceil(span[1])
-    if first < PLAIN[0] - 1 or last > PLAIN[1] + 1:
-        return axis(title, type="log", dtick=max(1, math.ceil(decades / 6)), range=span)
-    steps = (1, 2, 5) if decades <= FEW_DECADES else (1,)
-    ticks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
-    texts = [f"{tick:,g}" for tick in ticks]
-    return axis(title, type="log", tickmode="array", tickvals=ticks, ticktext=texts, range=span)
 
 
 def _traces(one: Series, color: str, sketched: bool, log: bool, crowd: _Crowd) -> list[Trace]:

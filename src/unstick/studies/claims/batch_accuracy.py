@@ -122,7 +122,8 @@ def _measured(table: Table, budget: str, arms: Sequence[str]) -> bool:
 def _decide(table: Table) -> Decision:
     effects = {budget: _effects(table, budget) for budget in BUDGETS}
     verdict = combined([verdict_of(effect, Side.ABOVE) for effect in effects["epochs"].values()])
-    said: list[str] = []
+    ahead: list[str] = []
+    fitted: list[str] = []
     for name in table.groups():
         gaps = [
             f"{number(100 * effects[budget][name, 'test'].difference, 3)} ({told})"
@@ -130,13 +131,15 @@ def _decide(table: Table) -> Decision:
             if (name, "test") in effects[budget]
         ]
         if gaps:
-            said.append(
-                f"On {name} the batch {SMALL} is better than all samples at once by so many points of held-out accuracy: "
-                f"{', '.join(gaps)}; in training accuracy at the same epochs by "
-                f"{number(100 * effects['epochs'][name, 'train'].difference, 3)}."
-            )
+            ahead.append(f"{name} {', '.join(gaps)}")
+            gap = effects["epochs"][name, "train"].difference
+            fitted.append(f"{name} {number(100 * gap, 3)}")
+    said = (
+        f"Points of held-out accuracy by which the batch {SMALL} is ahead of all samples at once: {'; '.join(ahead)}. "
+        f"Points of training accuracy, same epochs: {', '.join(fitted)}."
+    )
     found = tuple(effect for each in effects.values() for effect in each.values())
-    return Decision(verdict, " ".join(said), found)
+    return Decision(verdict, said, found)
 
 
 def _pictures(table: Table) -> list[Picture]:

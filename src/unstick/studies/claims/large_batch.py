@@ -218,6 +218,6 @@ STUDY = Study(
     measure=_measure,
     decide=_decide,
     pictures=_pictures,
-    seeds=(8, 10),
+    seeds=(8, 24),
     takes=("data", "model"),
 )

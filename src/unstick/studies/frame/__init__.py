@@ -16,7 +16,7 @@ from unstick.studies.frame.overview import Overview, overview_of
 from unstick.studies.frame.plan import Arm, Decision, Picture, Series, Setting, Study, Task
 from unstick.studies.frame.result import StudyResult
 from unstick.studies.frame.running import results_of, run_study
-from unstick.studies.frame.store import Store, merge_stores
+from unstick.studies.frame.store import Store, check_stores, merge_stores
 from unstick.studies.frame.table import Row, Table
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Task",
     "Verdict",
     "all_studies",
+    "check_stores",
     "combined",
     "find_study",
     "merge_stores",

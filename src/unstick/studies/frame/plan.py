@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from re import sub
 from typing import Any
 
 import torch
@@ -146,6 +147,11 @@ class Picture:
     log_x: bool = False
     log_y: bool = False
     top: float | None = None  # values above it are not drawn, but counted
+
+    @property
+    def key(self) -> str:
+        """The name as part of a file's name or of an address, whatever the data are called."""
+        return sub(r"[^\w.]+", "-", self.name)
 
 
 @dataclass(frozen=True, slots=True)

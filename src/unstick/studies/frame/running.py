@@ -25,9 +25,10 @@ from unstick.data import load
 from unstick.errors import UnstickError
 from unstick.studies.frame.catalog import find_study
 from unstick.studies.frame.cluster import LostWorker, joined, spread
+from unstick.studies.frame.digest import code_of
 from unstick.studies.frame.plan import Arm, Setting, Study, Task
 from unstick.studies.frame.result import StudyResult, blamed, result_of
-from unstick.studies.frame.store import BadStore, Store, code_of
+from unstick.studies.frame.store import BadStore, Store
 from unstick.studies.frame.table import Row, Value
 
 __all__ = ["BACKENDS", "Progress", "results_of", "run_study"]
@@ -55,7 +56,7 @@ def run_study(
     Args:
         study: Which.
         setting: How.
-        store: A folder; finished arms in it are not run again. None: nothing is kept.
+        store: A folder; arms that were measured in it are not run again, those that failed are. None: nothing is kept.
         backend: "processes" (joblib's), "ray", or "here" for this process alone.
         jobs: Processes; by default one a core, and no more than there are arms.
         address: Of a Ray cluster; by default a local one is started.
@@ -72,7 +73,7 @@ def run_study(
         raise UnstickError(f"the backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
     _check_given(study, setting)
     kept = None if store is None else Store.open(store, study, setting)
-    rows = [] if kept is None else list(kept.rows)
+    rows = [] if kept is None else [row for row in kept.rows if not row.failed]
     done = {(row.arm, row.seed) for row in rows}
     with blamed(study, "naming its arms"):
         planned = study.planned(setting)
@@ -104,21 +105,21 @@ def results_of(folder: Path, *, data_dir: Path | None = None) -> list[StudyResul
         raise BadStore(f"no store in {folder}; expected files such as ravine.jsonl")
     found: list[StudyResult] = []
     for path in paths:
-        there = Store.read(path)
-        study = find_study(there.header.get("place") or there.header["study"])
-        setting = replace(there.setting, data_dir=data_dir)
-        store = Store.open(folder, study, setting)
-        _check_planned(study, setting, store)
-        planned = len(study.planned(setting))
-        outcome = "complete" if len(store.rows) >= planned else "interrupted"
+        store = Store.read(path)
+        study = find_study(store.header.get("place") or store.header["study"])
+        setting = replace(store.setting, data_dir=data_dir)
+        store.check(study, setting)
+        planned = study.planned(setting)
+        _check_planned(planned, store)
+        outcome = "complete" if len(store.rows) >= len(planned) else "interrupted"
         found.append(result_of(study, setting, store.rows, outcome=outcome))
     return found
 
 
-def _check_planned(study: Study, setting: Setting, store: Store) -> None:
+def _check_planned(planned: Sequence[Task], store: Store) -> None:
     """Refuse to leave out arms: which there are depends on the data that are here."""
-    planned = {arm.name for arm in study.arms(setting)}
-    more = [row.arm for row in store.rows if row.arm not in planned]
+    known = {task.arm.name for task in planned}
+    more = [row.arm for row in store.rows if row.arm not in known]
     if more:
         raise BadStore(
             f"{store.path} holds arms that are not planned here, such as {more[0]!r}: data that they were measured on are "

@@ -5,36 +5,24 @@ Does not answer: what it means.
 
 One file a study, JSON lines: the header says which study, code and settings; each further line is one arm on one seed.
 A line that a kill has torn is dropped. Lines are flushed to the disk before the next arm counts as finished.
+An arm that failed is tried again by the same command; what was measured stands before what failed.
 """
 
-import ast
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
-from hashlib import sha256
-from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
-from re import findall
 from typing import Any, Self, cast
-
-import torch
 
 from unstick.errors import UnstickError
 from unstick.journal import append_line, object_of
+from unstick.studies.frame.digest import code_of, files_of
 from unstick.studies.frame.plan import Setting, Study
 from unstick.studies.frame.table import Row, Value
 
-__all__ = ["BadStore", "Store", "code_of", "merge_stores"]
+__all__ = ["BadStore", "Store", "check_stores", "merge_stores"]
 
 SCHEMA = "unstick-study/1"
-ROOMS = (
-    *("data", "problem", "spectrum", "critical", "landscape", "training", "diagnosis"),
-    *("studies/measures", "studies/toys"),
-)
-"""What every study is measured with; a change in it makes older arms arms of another code."""
-FRAME = {"plan.py": "Task", "running.py": "_measured"}
-"""And of the frame, what an arm's numbers hang on."""
 
 
 class BadStore(UnstickError):
@@ -60,14 +48,35 @@ class Store:
         Raises:
             BadStore: It is of other code or settings, damaged, or cannot be written.
         """
-        return cls._at(folder / f"{study.name}.jsonl", _header(study, setting))
+        return cls._at(_path(folder, study), _header(study, setting))
+
+    @classmethod
+    def there(cls, path: Path, header: Mapping[str, Any]) -> Self | None:
+        """The store of this header at this path; None where there is none yet.
+
+        Raises:
+            BadStore: It is of other code or settings, or damaged.
+            OSError: It cannot be read.
+        """
+        if not path.exists() or _torn(path, header):
+            return None
+        store = cls.read(path)
+        store._check_same(header)
+        return store
+
+    def check(self, study: Study, setting: Setting) -> None:
+        """Refuse to go on from arms of other code or settings.
+
+        Raises:
+            BadStore: They are.
+        """
+        self._check_same(_header(study, setting))
 
     @classmethod
     def _at(cls, path: Path, header: Mapping[str, Any]) -> Self:
         try:
-            if path.exists() and not _torn(path, header):
-                store = cls.read(path)
-                _check_same(path, store.header, header)
+            store = cls.there(path, header)
+            if store is not None:
                 store._mend()
                 return store
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,16 +109,17 @@ class Store:
         documents = [_document(line) for line in lines]
         if not documents or documents[0] is None or documents[0].get("schema") != SCHEMA:
             raise BadStore(f"{path} is not a store of a study; expected another file or folder")
-        rows: list[Row] = []
+        rows: dict[tuple[str, int], Row] = {}
         for number, document in enumerate(documents[1:], start=2):
             row = None if document is None else _row(document)
             if row is not None:
-                rows.append(row)
+                if _adds(row, rows):
+                    rows[row.arm, row.seed] = row
             elif number < len(lines) or lines[-1].endswith("\n"):
                 raise BadStore(
                     f"{path} is damaged in line {number}; remove that line, or choose another folder"
                 )
-        return cls(path, documents[0], rows)
+        return cls(path, documents[0], list(rows.values()))
 
     @property
     def setting(self) -> Setting:
@@ -132,6 +142,32 @@ class Store:
             ) from None
         self.rows.append(row)
 
+    def _check_same(self, asked: Mapping[str, Any]) -> None:
+        path, there = self.path, self.header
+        if there.get("study") != asked["study"]:
+            raise BadStore(f"{path} is of study {there.get('study')}; expected {asked['study']}")
+        old, new = there.get("settings", {}), asked["settings"]
+        other = [name for name in new if old.get(name) != new[name]]
+        if other:
+            told = ", ".join(
+                f"{name} was {old.get(name)!r}, asked is {new[name]!r}" for name in other
+            )
+            raise BadStore(
+                f"{path} is of other settings: {told}; expected the same, or another --store"
+            )
+        files, now = there.get("files", {}), asked.get("files", {})
+        for name in files | now:
+            if files.get(name) != now.get(name):
+                raise BadStore(
+                    f"{path} was measured with another {name}: the file of {old.get(name)} has changed since; expected the "
+                    "same: choose another --store, or remove it"
+                )
+        if there.get("code") != asked["code"]:
+            raise BadStore(
+                f"{path} was measured by other code (of unstick, the study, or torch); expected the same: "
+                "choose another --store, or remove it"
+            )
+
     def _mend(self) -> None:
         """Cut off a torn last line, so that the next one stands alone."""
         raw = self.path.read_bytes()
@@ -139,6 +175,20 @@ class Store:
         if len(whole) < len(raw):
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
+
+
+def check_stores(folder: Path, studies: Iterable[Study], setting: Setting) -> None:
+    """Refuse before anything is measured what a run of these studies could not go on from; nothing is written.
+
+    Raises:
+        BadStore: A store is of other code or settings, or damaged.
+    """
+    for study in studies:
+        path = _path(folder, study)
+        try:
+            Store.there(path, _header(study, setting))
+        except OSError as error:
+            raise BadStore(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def merge_stores(sources: Iterable[Path], into: Path) -> tuple[int, int]:
@@ -149,7 +199,8 @@ def merge_stores(sources: Iterable[Path], into: Path) -> tuple[int, int]:
         into: A folder; stores in it are added to.
 
     Returns:
-        How many arms were added, and how many were there already: of two measurements of one arm the first is kept.
+        How many arms were added, and how many were there already: of two measurements of one arm the first is kept,
+        and either rather than a failure.
 
     Raises:
         BadStore: No stores, two of one study that are of other code or settings, or a folder that takes no more.
@@ -164,74 +215,24 @@ def merge_stores(sources: Iterable[Path], into: Path) -> tuple[int, int]:
     for path in paths:
         source = Store.read(path)
         there = Store.beside(source, into)
-        have = {(row.arm, row.seed) for row in there.rows}
+        have = {(row.arm, row.seed): row for row in there.rows}
         for row in source.rows:
-            if (row.arm, row.seed) in have:
+            if _adds(row, have):
+                there.add(row)
+                added += 1
+            else:
                 known += 1
-                continue
-            there.add(row)
-            have.add((row.arm, row.seed))
-            added += 1
     return added, known
 
 
-def code_of(study: Study) -> str:
-    """A digest of the code that a study's numbers come from, and of torch's version.
-
-    Of the study's own file only what measuring reaches counts: a caption or a rule may change, and arms stay what they were.
-    """
-    own = sha256(_rooms().encode())
-    for part in (study.measure, study.arms, study.together):
-        if part is not None:
-            own.update(_reached(Path(part.__code__.co_filename), part.__qualname__).encode())
-    return own.hexdigest()[:16]
+def _path(folder: Path, study: Study) -> Path:
+    return folder / f"{study.name}.jsonl"
 
 
-@cache
-def _rooms() -> str:
-    found = find_spec("unstick")
-    assert found is not None
-    assert found.submodule_search_locations is not None
-    root = Path(found.submodule_search_locations[0])
-    digest = sha256(torch.__version__.encode())
-    for room in ROOMS:
-        for path in sorted((root / room).rglob("*.py")):
-            digest.update(path.read_bytes())
-    for file, name in FRAME.items():
-        digest.update(_reached(root / "studies" / "frame" / file, name).encode())
-    return digest.hexdigest()
-
-
-def _reached(path: Path, first: str) -> str:
-    """The source of what has this name and of all that it names of its own file; of a nested function, the whole file."""
-    text = path.read_text(encoding="utf-8")
-    parts: dict[str, str] = {}
-    for statement in ast.parse(text).body:
-        for name in _named(statement):
-            parts[name] = ast.get_source_segment(text, statement) or ""
-    if first not in parts:
-        return text
-    told: dict[str, str] = {}
-    ahead = [first]
-    while ahead:
-        name = ahead.pop()
-        if name not in told:
-            told[name] = parts[name]
-            ahead += [word for word in findall(r"\w+", parts[name]) if word in parts]
-    return "\n".join(told[name] for name in sorted(told))
-
-
-def _named(statement: ast.stmt) -> list[str]:
-    """What a statement of a module defines: functions, classes, constants."""
-    match statement:
-        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
-        case ast.Assign(targets=targets):
-            return [target.id for target in targets if isinstance(target, ast.Name)]
-        case ast.AnnAssign(target=ast.Name(id=name)):
-            return [name]
-        case _:
-            return []
+def _adds(row: Row, known: Mapping[tuple[str, int], Row]) -> bool:
+    """Whether a row says more than what is known of its arm: the first measurement does, and a failure only before it."""
+    there = known.get((row.arm, row.seed))
+    return there is None or (bool(there.failed) and not row.failed)
 
 
 def _header(study: Study, setting: Setting) -> dict[str, Any]:
@@ -241,46 +242,16 @@ def _header(study: Study, setting: Setting) -> dict[str, Any]:
         "code": code_of(study),
         "settings": setting.written(),
     }
-    return header | ({"place": study.place} if study.place else {}) | _files(setting)
-
-
-def _files(setting: Setting) -> dict[str, Any]:
-    """Digests of the user's files that data and model come from; they are code too."""
-    found: dict[str, str] = {}
-    for name in ("data", "model"):
-        path = Path(str(getattr(setting, name)).rpartition(":")[0])
-        if path.suffix == ".py" and path.is_file():
-            found[name] = sha256(path.read_bytes()).hexdigest()[:16]
-    return {"files": found} if found else {}
+    return (
+        header
+        | ({"place": study.place} if study.place else {})
+        | ({"files": files} if (files := files_of(setting)) else {})
+    )
 
 
 def _torn(path: Path, header: Mapping[str, Any]) -> bool:
     """Whether a kill or a full disk left less than the header."""
     return json.dumps(header, ensure_ascii=False).encode().startswith(path.read_bytes())
-
-
-def _check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    if there.get("study") != asked["study"]:
-        raise BadStore(f"{path} is of study {there.get('study')}; expected {asked['study']}")
-    old, new = there.get("settings", {}), asked["settings"]
-    other = [name for name in new if old.get(name) != new[name]]
-    if other:
-        told = ", ".join(f"{name} was {old.get(name)!r}, asked is {new[name]!r}" for name in other)
-        raise BadStore(
-            f"{path} is of other settings: {told}; expected the same, or another --store"
-        )
-    files, now = there.get("files", {}), asked.get("files", {})
-    for name in files | now:
-        if files.get(name) != now.get(name):
-            raise BadStore(
-                f"{path} was measured with another {name}: the file of {old.get(name)} has changed since; expected the "
-                "same: choose another --store, or remove it"
-            )
-    if there.get("code") != asked["code"]:
-        raise BadStore(
-            f"{path} was measured by other code (of unstick, the study, or torch); expected the same: "
-            "choose another --store, or remove it"
-        )
 
 
 def _append(path: Path, document: Mapping[str, Any]) -> None:

@@ -224,6 +224,9 @@ def test_what_cannot_be_done_is_one_line(call, tmp_path, monkeypatch, arguments,
         ["run", "taylor", "--seeds", "0"],
         ["run", "taylor", "--jobs", "0"],
         ["run", "taylor", "--address", "127.0.0.1:6379"],
+        ["run", "taylor", "--part", "1/2"],
+        ["run", "taylor", "--part", "3/2", "--store", "s"],
+        ["run", "taylor", "--part", "half", "--store", "s"],
         ["run", "taylor", "--out", __file__],
         ["run", "taylor", "--store", __file__],
         ["merge", "--into", "all"],
@@ -262,6 +265,25 @@ def test_of_several_studies_none_is_begun_where_one_store_cannot_be_gone_on_from
     )
 
     one_line(refused, "ravine.jsonl is of other settings: seeds was 1, asked is 2")
-    assert [path.name for path in store.iterdir()] == ["ravine.jsonl"]
+    assert [path.name for path in store.glob("*.jsonl")] == ["ravine.jsonl"]
     assert (store / "ravine.jsonl").read_bytes() == before
     assert not out.exists()
+
+
+def test_parts_of_two_machines_make_the_whole(call, two, tmp_path):
+    for at in (1, 2):
+        told = call(
+            "study", "run", two(), "--store", tmp_path / str(at), "--part", f"{at}/2", "-q",
+            "--backend", "here",
+        )  # fmt: skip
+        assert told.exit_code == 0
+        assert f"part {at} of 2" in " ".join(told.stdout.split())
+    into = tmp_path / "all"
+    assert (
+        "4 finished arms"
+        in call("study", "merge", tmp_path / "1", tmp_path / "2", "--into", into).stdout
+    )
+
+    whole = call("study", "report", into, "--out", tmp_path / "pages", "--json")
+
+    assert json.loads(whole.stdout)["outcome"] == "complete"

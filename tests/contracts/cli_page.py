@@ -21,9 +21,16 @@ HEAD = """# The command line
 
 def page() -> str:
     """The page as it should be."""
-    parts = [_section(main, ["unstick"])]
-    parts += [_section(main.commands[name], ["unstick", name]) for name in sorted(main.commands)]
-    return HEAD + "\n".join(parts)
+    return HEAD + "\n".join(_sections(main, ["unstick"]))
+
+
+def _sections(command: click.Command, names: list[str]) -> list[str]:
+    """Of a command, then of its parts."""
+    found = [_section(command, names)]
+    if isinstance(command, click.Group):
+        for name in sorted(command.commands):
+            found += _sections(command.commands[name], [*names, name])
+    return found
 
 
 def _section(command: click.Command, names: list[str]) -> str:

@@ -188,5 +188,6 @@ def test_the_table_of_claims_has_each_once_and_the_taught_one_what_was_measured(
     ]
     assert batches_table(told) is None
     rows = batches_table(named).rows
-    assert rows[0][3] == f"{named.results[0].verdict}. {named.results[0].said}"
+    said = f"{named.results[0].verdict}. {named.results[0].said}"
+    assert rows[0][3] == f"Epochs of small batches are slower: {said}"
     assert {row[3] for row in rows[1:]} == {"not run"}

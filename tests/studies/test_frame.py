@@ -250,12 +250,61 @@ def test_merging_prefers_what_was_measured_to_what_failed(dice, tmp_path):
         assert sum(bool(row.failed) for row in told) == 4  # which never were anything else
 
 
-def test_halves_of_other_settings_do_not_merge(dice, tmp_path):
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_the_parts_of_several_machines_merge_to_the_whole(dice, tmp_path, parts):
+    whole = run_study(dice, Setting(), backend="here")
+
+    told = [
+        run_study(dice, Setting(), store=tmp_path / str(at), part=(at, parts), backend="here")
+        for at in range(1, parts + 1)
+    ]
+    counts = merge_stores([tmp_path / str(at) for at in range(1, parts + 1)], tmp_path / "all")
+    merged = results_of(tmp_path / "all")[0]
+
+    assert [one.outcome for one in told] == [f"part {at} of {parts}" for at in range(1, parts + 1)]
+    seeds = [{row.seed for row in one.rows} for one in told]
+    assert sum(map(len, seeds)) == len(set().union(*seeds)) == 4  # whole seeds, none twice
+    assert counts == (12, 0)
+    assert table(merged.rows) == table(whole.rows)
+    assert (merged.outcome, merged.verdict) == ("complete", whole.verdict)
+
+
+def test_a_part_goes_on_where_it_was(dice, tmp_path):
+    first = run_study(dice, Setting(), store=tmp_path, part=(2, 2), backend="here")
+    again = run_study(dice, Setting(), store=tmp_path, part=(2, 2), backend="here")
+    whole = run_study(dice, Setting(), store=tmp_path, part=(1, 2), backend="here")
+
+    measured = [row for row in first.rows if not row.failed]
+    assert [row for row in again.rows if not row.failed] == measured
+    assert whole.outcome == "complete"
+
+
+@pytest.mark.parametrize("part", [(5, 5), (0, 2), (3, 2)])
+def test_a_part_without_a_seed_is_refused(dice, tmp_path, part):
+    with pytest.raises(UnstickError, match=f"part {part[0]} of {part[1]} of 4 seeds"):
+        run_study(dice, Setting(), store=tmp_path, part=part, backend="here")
+
+
+def test_halves_of_other_settings_do_not_merge_and_nothing_is_written(dice, tmp_path):
     run_study(dice, Setting(), store=tmp_path / "a", backend="here")
     run_study(dice, Setting(seed=9), store=tmp_path / "b", backend="here")
 
-    with pytest.raises(BadStore, match="seed was 0, asked is 9"):
+    with pytest.raises(
+        BadStore, match=r"a.dice.jsonl and .*b.dice.jsonl cannot be joined.*seed 0 and 9"
+    ):
         merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def test_two_runs_do_not_write_one_store(dice, tmp_path):
+    with Store.opened(tmp_path, dice, Setting()) as kept:
+        kept.add(Row("fair", 0, {"mean": 3.5}, 0.1))
+        before = kept.path.read_bytes()
+        with pytest.raises(BadStore, match="is being written by another run"):
+            run_study(dice, Setting(), store=tmp_path, backend="here")
+        assert kept.path.read_bytes() == before
+
+    assert run_study(dice, Setting(), store=tmp_path, backend="here").outcome == "complete"
 
 
 def test_a_full_disk_is_one_line_and_what_is_kept_stays(dice, tmp_path, monkeypatch):
@@ -366,6 +415,15 @@ def test_a_paired_interval_is_students():
     assert effect.difference == pytest.approx(0.875)
     assert effect.low == pytest.approx(0.875 - 3.182446 * 0.75 / 2, abs=1e-6)
     assert effect.high == pytest.approx(0.875 + 3.182446 * 0.75 / 2, abs=1e-6)
+
+
+def test_the_means_beside_a_difference_are_of_the_seeds_that_both_arms_have():
+    rows = [Row("a", seed, {"x": value}, 0.0) for seed, value in enumerate((1.0, 2.0, 9.0))]
+    rows += [Row("b", seed, {"x": value}, 0.0) for seed, value in enumerate((0.0, 0.0))]
+
+    effect = paired(Table(tuple(rows), ("a", "b"), {}), "x", "a", "b")
+
+    assert (effect.first, effect.second, effect.difference) == (1.5, 0.0, 1.5)
 
 
 def test_more_comparisons_widen_each_interval():

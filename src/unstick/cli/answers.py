@@ -20,6 +20,7 @@ def deliver(
     html: Path | None,
     png: Path | None = None,
     shared: bool = False,
+    again: str = "",
 ) -> None:
     """Print a record for people or for programs, then write its page and its pictures.
 
@@ -30,6 +31,7 @@ def deliver(
         html: Where the page goes.
         png: Where the figures go.
         shared: Whether the page shares its plotting library with others of its folder.
+        again: How to go on after an interruption.
 
     Raises:
         UnstickError: The work was interrupted, or the page or a picture cannot be written.
@@ -55,4 +57,6 @@ def deliver(
         where = path if path is html else f"{path.parent / path.stem}*.png"
         click.echo(f"The {what} in {where}.", err=True)
     if outcome.startswith("interrupted"):
-        raise UnstickError("interrupted: the answer above is the best so far")
+        raise UnstickError(
+            f"interrupted: the answer above is the best so far{again and f'; {again}'}"
+        )

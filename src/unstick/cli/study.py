@@ -28,11 +28,15 @@ def study() -> None:
 
 @study.command("list")
 def listed() -> None:
-    """Say which studies there are, and what each claims."""
+    """Say which studies there are, what each claims, and what of your own it takes."""
     from unstick.studies.frame import all_studies  # with torch: late, so that --help is quick
 
     for each in all_studies():
-        click.echo(f"{each.name}: {each.claim}.")
+        taken = " ".join(f"--{name}" for name in each.takes)
+        click.echo(f"{click.style(each.name, bold=True)}  {taken}".rstrip())
+        click.echo(
+            click.wrap_text(f"{each.claim}.", 100, initial_indent="  ", subsequent_indent="  ")
+        )
 
 
 @study.command("run")
@@ -66,6 +70,12 @@ def listed() -> None:
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
 @click.option("--address", help="Of the Ray cluster; by default a local one is started.")
 @click.option(
+    "--part",
+    metavar="K/N",
+    callback=lambda _context, _parameter, text: _part(text),
+    help="Only every Nth seed from the Kth, such as 1/2 here and 2/2 on another machine; merge their stores.",
+)
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write a page, JSON and CSV of each study here, and a page of all.",
@@ -91,9 +101,11 @@ def run(
     from unstick.studies.frame import Setting, check_stores, run_study
 
     chosen = _chosen(names, everything)
-    where = {key: how.pop(key) for key in ("backend", "jobs", "address")}
+    where = {key: how.pop(key) for key in ("backend", "jobs", "address", "part")}
     if where["address"] is not None and where["backend"] != "ray":
         raise click.UsageError("--address is of a Ray cluster: give --backend ray too")
+    if where["part"] is not None and store is None:
+        raise click.UsageError("--part is of a store that is merged later: give --store too")
     setting = Setting(full=full, **how)
     if everything:  # what has its own data or model is left out, and told as not run
         given = {name for name in ("data", "model") if how[name] is not None}
@@ -114,7 +126,10 @@ def run(
             click.echo(f"{found.name}: {found.verdict}. {found.said}")
         if found.outcome == "interrupted":
             break
-    _deliver(results, out, as_json=as_json)
+    again = "with --store the same command would go on"
+    if store is not None:
+        again = f"the same command goes on from {store}"
+    _deliver(results, out, as_json=as_json, again=again)
 
 
 @study.command("report")
@@ -159,6 +174,15 @@ def merge(folders: tuple[Path, ...], into: Path) -> None:
     click.echo(f"{added:,} finished arms are new in {into}; {known:,} were there already.")
 
 
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    at, slash, parts = text.partition("/")
+    if not (slash and at.isdecimal() and parts.isdecimal() and 1 <= int(at) <= int(parts)):
+        raise click.BadParameter(f"{text!r}; expected a part of how many, such as 1/2")
+    return int(at), int(parts)
+
+
 def _tell(shown: "Watcher", place: str, name: str, done: float, total: float) -> None:
     """Which of several studies it is, and how far it is."""
     stage = name if place == "1 of 1" else f"study {place}, {name}"
@@ -189,7 +213,7 @@ def _write(found: Any, out: Path) -> None:
             raise UnstickError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def _deliver(results: list[Any], out: Path | None, *, as_json: bool) -> None:
+def _deliver(results: list[Any], out: Path | None, *, as_json: bool, again: str = "") -> None:
     from unstick.studies.frame import all_studies, overview_of
 
     if len(results) == 1:
@@ -197,7 +221,7 @@ def _deliver(results: list[Any], out: Path | None, *, as_json: bool) -> None:
     else:
         told = overview_of(results, [each.name for each in all_studies()])
     page = None if out is None or len(results) == 1 else out / HTML_OF_ALL
-    deliver(told, told.outcome, as_json=as_json, html=page, shared=True)
+    deliver(told, told.outcome, as_json=as_json, html=page, shared=True, again=again)
     lost = [each.name for each in results if each.rows and all(row.failed for row in each.rows)]
     if lost:
         raise UnstickError(f"every arm failed in {', '.join(lost)}: nothing was measured there")

@@ -169,7 +169,7 @@ def story_of(record: Record) -> Story:
             return Story(
                 str(record.verdict),
                 VERDICTS[record.verdict],
-                record.headline(),
+                f"{record.claim}{record.extent}.",
                 record.said,
                 "",
                 _study_cards(record),
@@ -293,7 +293,7 @@ def _study_cards(told: StudyResult) -> tuple[Card, ...]:
     return (
         Card("Study", told.name, told.source),
         Card("Arms", f"{len(told.arms)}", ", ".join(told.arms) if len(told.arms) < 5 else ""),
-        Card("Measured", f"{len(told.rows)} of {told.planned}", lost or "arms and seeds"),
+        Card("Measured", f"{len(told.rows) - failed} of {told.planned}", lost or "arms and seeds"),
         Card("Seconds", f"{told.seconds:,.1f}", "of all arms, one after the other"),
     )
 

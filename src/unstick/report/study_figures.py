@@ -41,13 +41,26 @@ TAUGHT = (
         "an update faster,\nan epoch slower",
         "an update as fast in parallel, an epoch faster",
         "batch-time",
+        "Epochs of small batches are slower",
     ),
-    ("gradient", "noisy", "stable", "noise-scale"),
-    ("optimization", "better", "worse", "batch-accuracy"),
-    ("generalization", "better", "worse", "small-vs-large"),
-    ("minima", "flat", "sharp", "sharp-flat"),
+    ("gradient", "noisy", "stable", "noise-scale", "The noise scale grows as the loss falls"),
+    (
+        "optimization",
+        "better",
+        "worse",
+        "batch-accuracy",
+        "In equal epochs, large batches fit and predict worse",
+    ),
+    (
+        "generalization",
+        "better",
+        "worse",
+        "small-vs-large",
+        "Where both fit, large batches predict worse",
+    ),
+    ("minima", "flat", "sharp", "sharp-flat", "Large batches end in sharper, worse minima"),
 )
-"""What lecture notes say of small and large batches, and the study that measures it."""
+"""What lecture notes say of small and large batches, the study that measures it, and what that asks."""
 
 VERDICTS = {
     Verdict.SUPPORTED: ("@escape", "circle"),
@@ -169,16 +182,18 @@ def overview_table(told: Overview) -> Table:
 def batches_table(told: Overview) -> Table | None:
     """The table of small against large batches, as it is taught, with what was measured here beside each line."""
     known = {one.name: one for one in told.results}
-    if not any(study in known for _, _, _, study in TAUGHT):
+    if not any(study in known for *_, study, _ in TAUGHT):
         return None
     rows = [
         (
             aspect,
             small,
             large,
-            f"{known[study].verdict}. {known[study].said}" if study in known else "not run",
+            f"{asked}: {known[study].verdict}. {known[study].said}"
+            if study in known
+            else "not run",
         )
-        for aspect, small, large, study in TAUGHT
+        for aspect, small, large, study, asked in TAUGHT
     ]
     header = ("of a batch", "small, as taught", "large, as taught", "measured here")
     return Table(header, tuple(rows), wraps=True)

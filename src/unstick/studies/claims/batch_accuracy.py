@@ -173,7 +173,7 @@ def _lines(table: Table, budget: str, arms: Sequence[str]) -> tuple[Series, ...]
 
 STUDY = Study(
     name="batch-accuracy",
-    claim="A larger batch makes both training and validation accuracy lower, so that it is optimization that suffers",
+    claim="A larger batch makes both training and validation accuracy lower: optimization suffers, it is not overfitting",
     source="lecture notes on batches; Keskar et al. (2017), Masters and Luschi (2018)",
     question="How do accuracies depend on the batch size at one rate and equal epochs, at equal updates, and at the best of several "
     "rates?",

@@ -159,7 +159,7 @@ def _claimed(kind: str, line: Series) -> tuple[Series, ...]:
 
 STUDY = Study(
     name="batch-time",
-    claim="An epoch takes longer the smaller the batch, because an update takes about as long whatever it is computed on",
+    claim="An epoch takes longer the smaller the batch, because it makes more updates",
     source="lecture notes on batches; other notes of the same course say the opposite, that small batches make an epoch shorter",
     question="How long do an update and an epoch take, from one sample a batch to all of them?",
     measured=f"Seconds an update of a fully connected network under SGD, {WARM} updates of warm-up left out, as a median; an epoch "

@@ -5,6 +5,7 @@ from math import exp, log, pi, sqrt
 
 import torch
 
+from unstick.record import number
 from unstick.studies.frame import (
     Arm,
     Decision,
@@ -73,14 +74,14 @@ def _decide(table: Table) -> Decision:
         if d <= len(shares) and not shares[d - 1].low <= exact <= shares[d - 1].high
     ]
     check = (
-        "The shares for d ≤ 3 hold the closed forms within their intervals."
+        "For d ≤ 3 the closed forms lie inside the intervals."
         if not off
         else f"The closed form is outside the interval at d = {', '.join(map(str, off))}."
     )
     last = shares[-1]
     said = (
-        f"At d = {len(shares)}, {last.difference:.2g} of random symmetric matrices are positive definite; "
-        f"fair coins would give {0.5 ** len(shares):.2g}. {check}"
+        f"At d = {len(shares)}, {number(last.difference, 2)} of random symmetric matrices are positive definite; "
+        f"fair coins would give {number(0.5 ** len(shares), 2)}. {check}"
     )
     return Decision(combined(verdicts), said, tuple(shares))
 

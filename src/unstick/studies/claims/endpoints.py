@@ -118,7 +118,7 @@ def _decide(table: Table) -> Decision:
 
 
 def _counted(kinds: Sequence[str]) -> str:
-    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
 
 
 def _pictures(table: Table) -> list[Picture]:

@@ -169,12 +169,13 @@ def _decide(table: Table) -> Decision:
             for name in sorted(known, key=lambda n: -known[n])
         )
         said.append(f"Test accuracy on {data}, in percent: {told or 'not measured'}.")
-    above = [
-        effect.name.replace(": test accuracy,", ":")
-        for effect in effects
-        if side_of(effect) == Side.ABOVE
-    ]
-    said.append(f"Whole interval above 0: {', '.join(above) or 'of no method'}.")
+    for side in (Side.ABOVE, Side.BELOW):
+        names = [
+            effect.name.replace(": test accuracy,", ":")
+            for effect in effects
+            if side_of(effect) == side
+        ]
+        said.append(f"Whole interval {side} 0: {', '.join(names) or 'of no method'}.")
     return Decision(verdict, " ".join(said), tuple(effects))
 
 

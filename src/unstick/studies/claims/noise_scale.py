@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import ceil, isfinite, log10, nan
+from math import ceil, isfinite, log10, nan, sqrt
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ SMALL, BIG = 16, 256  # of the two-batch estimate
 PAIRS = (100, 400)
 HIDDEN = {"mnist1d": "64-64"}  # a net that can get to the lowest loss there
 LOOKS = 8  # at the loss, an epoch
+TOLD = (32, 1024)  # batches whose noise is told
 
 
 def _arms(setting: Setting) -> Sequence[Arm]:
@@ -153,8 +154,15 @@ def _decide(table: Table) -> Decision:
             arm.rpartition(": ")[2] for arm in arms if 0.0 in table.column("reached", arm)
         )
         of = sum(len(table.column("estimate_determined", arm)) for arm in arms)
+        scales = [table.mean("scale", arm) for arm in known]
+        lengths = ", ".join(
+            f"of {batch:,} {number(sqrt(min(scales) / batch), 2)} to {number(sqrt(max(scales) / batch), 2)} times as long"
+            for batch in TOLD
+            if scales
+        )
+        told = f"; beside the gradient the noise of a batch is {lengths}" if lengths else ""
         said.append(
-            f"On {name} the noise scale is {steps or 'unknown'}; the two-batch estimate was undetermined in {unknown} of {of} "
+            f"On {name} the noise scale is {steps or 'unknown'}{told}; the two-batch estimate was undetermined in {unknown} of {of} "
             f"cases.{f' Not every run reached {short}.' if short else ''}"
         )
     return Decision(verdict, " ".join(said), tuple(effects))

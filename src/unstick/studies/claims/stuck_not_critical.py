@@ -29,6 +29,7 @@ from unstick.studies.frame.table import Value
 from unstick.studies.measures.sample import loss_for, part
 from unstick.training.loop import train
 from unstick.training.recipe import Recipe
+from unstick.training.stopping import DIVERGED
 
 __all__ = ["STUDY"]
 
@@ -141,20 +142,29 @@ def _decide(table: Table) -> Decision:
         name="not critical, of the trainings that stand still",
         unit="trainings",
     )
-    told = "; ".join(
-        f"{arm}: {len(kinds)} of {len(rows)} stand still ({_counted(kinds)}), ‖g‖ {number(table.mean('gradient_norm', arm), 2)} "
-        f"(at first {number(table.mean('first_norm', arm), 2)})"
-        for arm in table.arms
-        if (rows := table.texts("kind", arm))
-        for kinds in [_still(table, arm)]
-    )
+    told = "; ".join(_told_of(table, arm) for arm in table.arms if table.texts("kind", arm))
     return Decision(
         verdict_of(effect, Side.ABOVE, 0.5), f"{told[:1].upper()}{told[1:]}.", (effect,)
     )
 
 
+def _told_of(table: Table, arm: str) -> str:
+    """How an arm ended; the gradients of its updates at first and at last, and that of all samples at the end."""
+    ends, kinds = table.texts("kind", arm), _still(table, arm)
+    told = f"{arm}: {len(kinds)} of {len(ends)} stand still ({_counted(kinds)})"
+    if lost := ends.count(DIVERGED):
+        told += f", {lost} diverged"
+    at_last = [curve[-1] for curve in table.curves("norms", arm) if curve]
+    if not at_last:
+        return told
+    return (
+        f"{told}, ‖g‖ of an update {number(table.mean('first_norm', arm), 2)} at first and {number(fmean(at_last), 2)} at last, "
+        f"of all samples at the end {number(table.mean('gradient_norm', arm), 2)}"
+    )
+
+
 def _counted(kinds: Sequence[str]) -> str:
-    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)) or "none"
+    return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds)) or "none"
 
 
 def _pictures(table: Table) -> list[Picture]:

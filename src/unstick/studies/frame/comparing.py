@@ -50,8 +50,8 @@ class Effect:
     """A difference or a share, with its interval."""
 
     name: str
-    first: float  # mean of the first arm, or the share
-    second: float  # mean of the second arm; nan for a share
+    first: float  # mean of the first arm over the seeds that both share, or the share
+    second: float  # mean of the second arm over the same seeds; nan for a share
     difference: float  # first − second, paired by seed; the share itself
     low: float
     high: float
@@ -94,7 +94,7 @@ def paired(
     gaps = [one[seed] - two[seed] for seed in shared]
     each = 1 - (1 - confidence) / comparisons
     title = name or f"{measure}: {first} − {second}"
-    means = (table.mean(measure, first), table.mean(measure, second))
+    means = (_mean([one[seed] for seed in shared]), _mean([two[seed] for seed in shared]))
     if not gaps or not all(map(isfinite, gaps)):
         return Effect(title, *means, nan, -inf, inf, each, len(gaps))
     low, high = _interval(gaps, each)
@@ -195,6 +195,12 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
         return Verdict.CONTRADICTED
     known = bool(verdicts) and set(verdicts) == {Verdict.SUPPORTED}
     return Verdict.SUPPORTED if known else Verdict.INCONCLUSIVE
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of what is finite; nan where nothing is."""
+    known = [value for value in values if isfinite(value)]
+    return sum(known) / len(known) if known else nan
 
 
 def _interval(gaps: Sequence[float], confidence: float) -> tuple[float, float]:

@@ -16,7 +16,7 @@ class Overview(Record):
 
     results: tuple[StudyResult, ...]  # by name
     missing: tuple[str, ...]  # studies that were not run
-    outcome: str  # "complete" or "interrupted"
+    outcome: str  # "complete", "interrupted" or "part 1 of 2"
 
     def headline(self) -> str:
         """How many claims hold."""
@@ -47,9 +47,11 @@ def overview_of(
     """
     ordered = tuple(sorted(results, key=lambda one: one.name))
     have = {one.name for one in ordered}
-    partial = outcome != "complete" or any(one.outcome != "complete" for one in ordered)
+    outcomes = [outcome, *(one.outcome for one in ordered)]
+    partial = [one for one in outcomes if one != "complete"]
+    whole = "interrupted" if "interrupted" in partial else "".join(partial[:1]) or "complete"
     return Overview(
         ordered,
         tuple(name for name in known if name not in have),
-        "interrupted" if partial else "complete",
+        whole,
     )

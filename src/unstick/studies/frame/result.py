@@ -35,14 +35,18 @@ class StudyResult(Record):
     planned: int  # arms times seeds
     command: str  # that gives it again
     seconds: float  # of all arms, one after the other
-    outcome: str  # "complete" or "interrupted"
+    outcome: str  # "complete", "interrupted" or "part 1 of 2"
 
     def headline(self) -> str:
         """The claim and what became of it."""
-        part = "" if self.outcome == "complete" else f" ({self.outcome}: what was measured so far)"
+        return f"{self.claim}: {self.verdict}{self.extent}."
+
+    @property
+    def extent(self) -> str:
+        """How much of it was measured, in parentheses, where it is not all."""
         if self.rows and all(row.failed for row in self.rows):
-            part = " (every arm failed: nothing was measured)"
-        return f"{self.claim}: {self.verdict}{part}."
+            return " (every arm failed: nothing was measured)"
+        return "" if self.outcome == "complete" else f" ({self.outcome}: what was measured so far)"
 
     def facts(self) -> list[Fact]:
         """The claim, what was measured, and by which rule it was decided."""
@@ -55,7 +59,8 @@ class StudyResult(Record):
             ("against it", self.criticism),
             (
                 "run",
-                f"{len(self.rows)} of {self.planned} arms and seeds, {number(self.seconds, 3)} s",
+                f"{len(self.rows) - len(failed)} of {self.planned} arms and seeds{f', {len(failed)} failed' if failed else ''}, "
+                f"{number(self.seconds, 3)} s",
             ),
             ("again", self.command),
         ]

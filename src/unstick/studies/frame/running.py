@@ -28,7 +28,7 @@ from unstick.studies.frame.cluster import LostWorker, joined, spread
 from unstick.studies.frame.digest import code_of
 from unstick.studies.frame.plan import Arm, Setting, Study, Task
 from unstick.studies.frame.result import StudyResult, blamed, result_of
-from unstick.studies.frame.store import BadStore, Store
+from unstick.studies.frame.store import BadStore, Store, check_stores
 from unstick.studies.frame.table import Row, Value
 
 __all__ = ["BACKENDS", "Progress", "results_of", "run_study"]
@@ -49,6 +49,7 @@ def run_study(
     backend: str = "processes",
     jobs: int | None = None,
     address: str | None = None,
+    part: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> StudyResult:
     """Run what the store does not hold yet, and decide.
@@ -60,38 +61,77 @@ def run_study(
         backend: "processes" (joblib's), "ray", or "here" for this process alone.
         jobs: Processes; by default one a core, and no more than there are arms.
         address: Of a Ray cluster; by default a local one is started.
+        part: Which of how many parts of the seeds, such as (1, 2) on one machine and (2, 2) on another; their stores merge.
         progress: Called with (study, finished, planned).
 
     Returns:
-        The result. On Ctrl-C, of what was finished, with outcome "interrupted".
+        The result. On Ctrl-C, of what was finished, with outcome "interrupted"; of a part, "part 1 of 2".
 
     Raises:
-        BadStore: The store is of other code or settings, or takes no more.
-        UnstickError: The study does not take the user's data or model, they cannot be had, or the backend cannot be used.
+        BadStore: The store is of other code or settings, takes no more, or another run is writing it.
+        UnstickError: The study does not take the user's data or model, they cannot be had, the backend cannot be used, or there
+            are fewer seeds than parts.
     """
     if backend not in BACKENDS:
         raise UnstickError(f"the backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
     _check_given(study, setting)
-    kept = None if store is None else Store.open(store, study, setting)
-    rows = [] if kept is None else [row for row in kept.rows if not row.failed]
-    done = {(row.arm, row.seed) for row in rows}
+    piece = partial(
+        _run, study, setting, backend=backend, jobs=jobs, address=address, part=part, tell=progress
+    )
+    if store is None:
+        return piece(None)
+    check_stores(store, [study], setting)  # before anything is written beside it
+    with Store.opened(store, study, setting) as kept:
+        return piece(kept)
+
+
+def _run(
+    study: Study,
+    setting: Setting,
+    kept: Store | None,
+    *,
+    backend: str,
+    jobs: int | None,
+    address: str | None,
+    part: tuple[int, int] | None,
+    tell: Progress | None,
+) -> StudyResult:
     with blamed(study, "naming its arms"):
         planned = study.planned(setting)
-    tasks = [task for task in planned if (task.arm.name, task.seed) not in done]
-    tell = progress or (lambda _stage, _done, _total: None)
-    tell(study.name, len(planned) - len(tasks), len(planned))
+    mine = planned if part is None else _part(planned, part)
+    rows = [] if kept is None else kept.rows
+    done = {(row.arm, row.seed) for row in rows if not row.failed}
+    tasks = [task for task in mine if (task.arm.name, task.seed) not in done]
+    again = {(task.arm.name, task.seed) for task in tasks}
+    rows = [row for row in rows if (row.arm, row.seed) not in again]
+    tell = tell or (lambda _stage, _done, _total: None)
+    tell(study.name, len(mine) - len(tasks), len(mine))
     outcome = "complete"
     try:
         found = _rows(study, tasks, backend=backend, jobs=jobs, address=address)
         with closing(found):  # whatever happens here, the workers are stopped
-            for row in found:
+            for count, row in enumerate(found, start=1):
                 if kept is not None:
                     kept.add(row)
                 rows.append(row)
-                tell(study.name, len(planned) - len(tasks) + len(rows) - len(done), len(planned))
+                tell(study.name, len(mine) - len(tasks) + count, len(mine))
+        if part is not None and len(rows) < len(planned):
+            outcome = f"part {part[0]} of {part[1]}"
     except KeyboardInterrupt:
         outcome = "interrupted"
     return result_of(study, setting, rows, outcome=outcome)
+
+
+def _part(planned: Sequence[Task], part: tuple[int, int]) -> list[Task]:
+    """Whole seeds, so that what is compared was measured on one machine."""
+    at, parts = part
+    seeds = sorted({task.seed for task in planned})
+    if not 1 <= at <= parts or at > len(seeds):
+        raise UnstickError(
+            f"part {at} of {parts} of {len(seeds)} seeds; expected a part from 1 to as many as there are, each of one seed at least"
+        )
+    mine = seeds[at - 1 :: parts]
+    return [task for task in planned if task.seed in mine]
 
 
 def results_of(folder: Path, *, data_dir: Path | None = None) -> list[StudyResult]:

@@ -9,10 +9,13 @@ An arm that failed is tried again by the same command; what was measured stands 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any, Self, cast
+
+from filelock import FileLock, Timeout
 
 from unstick.errors import UnstickError
 from unstick.journal import append_line, object_of
@@ -49,6 +52,17 @@ class Store:
             BadStore: It is of other code or settings, damaged, or cannot be written.
         """
         return cls._at(_path(folder, study), _header(study, setting))
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: Path, study: Study, setting: Setting) -> Generator[Self]:
+        """The same, kept from other runs until the block ends.
+
+        Raises:
+            BadStore: As ``open``, or another run is writing it.
+        """
+        with _locked(_path(folder, study)):
+            yield cls.open(folder, study, setting)
 
     @classmethod
     def there(cls, path: Path, header: Mapping[str, Any]) -> Self | None:
@@ -143,30 +157,30 @@ class Store:
         self.rows.append(row)
 
     def _check_same(self, asked: Mapping[str, Any]) -> None:
-        path, there = self.path, self.header
-        if there.get("study") != asked["study"]:
-            raise BadStore(f"{path} is of study {there.get('study')}; expected {asked['study']}")
-        old, new = there.get("settings", {}), asked["settings"]
-        other = [name for name in new if old.get(name) != new[name]]
-        if other:
-            told = ", ".join(
-                f"{name} was {old.get(name)!r}, asked is {new[name]!r}" for name in other
-            )
-            raise BadStore(
-                f"{path} is of other settings: {told}; expected the same, or another --store"
-            )
-        files, now = there.get("files", {}), asked.get("files", {})
-        for name in files | now:
-            if files.get(name) != now.get(name):
-                raise BadStore(
-                    f"{path} was measured with another {name}: the file of {old.get(name)} has changed since; expected the "
-                    "same: choose another --store, or remove it"
+        path = self.path
+        match _unlike(self.header, asked):
+            case None:
+                return
+            case "study", [(_, old, new)]:
+                raise BadStore(f"{path} is of study {old}; expected {new}")
+            case "settings", other:
+                told = ", ".join(
+                    f"{name} was {old!r}, asked is {new!r}" for name, old, new in other
                 )
-        if there.get("code") != asked["code"]:
-            raise BadStore(
-                f"{path} was measured by other code (of unstick, the study, or torch); expected the same: "
-                "choose another --store, or remove it"
-            )
+                raise BadStore(
+                    f"{path} is of other settings: {told}; expected the same, or another --store"
+                )
+            case "files", [(name, *_), *_]:
+                given = self.header["settings"].get(name)
+                raise BadStore(
+                    f"{path} was measured with another {name}: the file of {given} has changed since; expected the same: "
+                    "choose another --store, or remove it"
+                )
+            case _:
+                raise BadStore(
+                    f"{path} was measured by other code (of unstick, the study, or torch); expected the same: "
+                    "choose another --store, or remove it"
+                )
 
     def _mend(self) -> None:
         """Cut off a torn last line, so that the next one stands alone."""
@@ -205,24 +219,69 @@ def merge_stores(sources: Iterable[Path], into: Path) -> tuple[int, int]:
     Raises:
         BadStore: No stores, two of one study that are of other code or settings, or a folder that takes no more.
     """
-    added = known = 0
     folders = list(sources)
     paths = [path for folder in folders for path in sorted(folder.glob("*.jsonl"))]
     if not paths:
         raise BadStore(
             f"no store in {', '.join(map(str, folders))}; expected files such as ravine.jsonl"
         )
-    for path in paths:
-        source = Store.read(path)
-        there = Store.beside(source, into)
-        have = {(row.arm, row.seed): row for row in there.rows}
-        for row in source.rows:
-            if _adds(row, have):
-                there.add(row)
-                added += 1
-            else:
-                known += 1
+    stores = [Store.read(path) for path in paths]
+    _check_joined(stores, into)
+    added = known = 0
+    for source in stores:
+        with _locked(into / source.path.name):
+            there = Store.beside(source, into)
+            have = {(row.arm, row.seed): row for row in there.rows}
+            for row in source.rows:
+                if _adds(row, have):
+                    there.add(row)
+                    added += 1
+                else:
+                    known += 1
     return added, known
+
+
+def _check_joined(stores: Iterable[Store], into: Path) -> None:
+    """Refuse stores of one study that are not of one setting and code, before anything is written."""
+    first: dict[str, Store] = {}
+    for store in stores:
+        there = into / store.path.name
+        if store.path.name not in first and there.exists():
+            first[store.path.name] = Store.read(there)
+        known = first.setdefault(store.path.name, store)
+        found = _unlike(known.header, store.header)
+        if found is not None:
+            kind, other = found
+            told = ", ".join(f"{name} {old!r} and {new!r}" for name, old, new in other)
+            raise BadStore(
+                f"{known.path} and {store.path} cannot be joined, their {kind} differ: {told}; expected stores of one command, "
+                "such as of its --part 1/2 and --part 2/2; nothing was written"
+            )
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[None]:
+    """Keep other runs from writing a store meanwhile; the lock is gone with the process, however it ends.
+
+    Raises:
+        BadStore: Another run is writing it, or its folder cannot be made.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise BadStore(
+            f"{path} is being written by another run; wait for it, or choose another --store"
+        ) from None
+    except NotImplementedError:  # a file system without locks
+        pass
+    except OSError as error:
+        raise BadStore(f"{path} cannot be written: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _path(folder: Path, study: Study) -> Path:
@@ -233,6 +292,22 @@ def _adds(row: Row, known: Mapping[tuple[str, int], Row]) -> bool:
     """Whether a row says more than what is known of its arm: the first measurement does, and a failure only before it."""
     there = known.get((row.arm, row.seed))
     return there is None or (bool(there.failed) and not row.failed)
+
+
+def _unlike(
+    there: Mapping[str, Any], asked: Mapping[str, Any]
+) -> tuple[str, list[tuple[str, Any, Any]]] | None:
+    """In what two headers differ first: study, settings, files or code, each with what is there and what is asked."""
+    for kind in ("study", "settings", "files", "code"):
+        old, new = there.get(kind, {}), asked.get(kind, {})
+        if not isinstance(new, dict):
+            old, new = {kind: old}, {kind: new}
+        names = [*new, *(name for name in old if name not in new and kind == "files")]
+        other = [(name, old.get(name), new.get(name)) for name in names]
+        other = [each for each in other if each[1] != each[2]]
+        if other:
+            return kind, other
+    return None
 
 
 def _header(study: Study, setting: Setting) -> dict[str, Any]:

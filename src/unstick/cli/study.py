@@ -50,7 +50,8 @@ def listed() -> None:
 )
 @click.option("--data", help="Instead of the study's own: a data set by name, or file.py:function.")
 @click.option(
-    "--model", help="Instead of the study's own: widths such as 64-64, conv, or file.py:function."
+    "--model",
+    help="Instead of the study's own: widths such as 64-64, linear, conv, or file.py:function.",
 )
 @click.option(
     "--seeds", type=click.IntRange(min=1), help="How many; by default the study's own number."

@@ -169,7 +169,7 @@ def story_of(record: Record) -> Story:
             return Story(
                 str(record.verdict),
                 VERDICTS[record.verdict],
-                f"{record.claim}{record.extent}.",
+                record.headline(),
                 record.said,
                 "",
                 _study_cards(record),

@@ -155,12 +155,12 @@ def _decide(table: Table) -> Decision:
         )
         of = sum(len(table.column("estimate_determined", arm)) for arm in arms)
         scales = [table.mean("scale", arm) for arm in known]
-        lengths = ", ".join(
-            f"of {batch:,} {number(sqrt(min(scales) / batch), 2)} to {number(sqrt(max(scales) / batch), 2)} times as long"
+        lengths = [
+            f"{number(sqrt(min(scales) / batch), 2)} to {number(sqrt(max(scales) / batch), 2)} times the gradient at B = {batch:,}"
             for batch in TOLD
             if scales
-        )
-        told = f"; beside the gradient the noise of a batch is {lengths}" if lengths else ""
+        ]
+        told = f" (a batch's noise is {', '.join(lengths)})" if lengths else ""
         said.append(
             f"On {name} the noise scale is {steps or 'unknown'}{told}; the two-batch estimate was undetermined in {unknown} of {of} "
             f"cases.{f' Not every run reached {short}.' if short else ''}"

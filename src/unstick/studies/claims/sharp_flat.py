@@ -280,7 +280,7 @@ STUDY = Study(
     measure=_measure,
     decide=_decide,
     pictures=_pictures,
-    seeds=(6, 10),
+    seeds=(6, 24),
     takes=("data", "model"),
     together=_together,
 )

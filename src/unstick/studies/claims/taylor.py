@@ -142,21 +142,18 @@ def _decide(table: Table) -> Decision:
     effects = _effects(table)
     along = effects[:: len(DIRECTIONS)]
     told = "; ".join(
-        f"{arm} {_ratios(effects[at * len(DIRECTIONS) : (at + 1) * len(DIRECTIONS)])}"
+        f"{arm}, {_ratios(effects[at * len(DIRECTIONS) : (at + 1) * len(DIRECTIONS)])}"
         for at, arm in enumerate(table.arms)
     )
-    said = (
-        f"The error of the model of second order passes {WRONG:.0%} at this many mean updates of training, "
-        f"{', '.join(TOLD.values())}: {told}."
-    )
+    said = f"The error of the model of second order passes {WRONG:.0%} at so many mean lengths of an update: {told}."
     verdicts = [verdict_of(effect, Side.ABOVE) for effect in along]
     return Decision(combined(verdicts), said, tuple(effects))
 
 
 def _ratios(effects: Sequence[Effect]) -> str:
     return ", ".join(
-        number(10**effect.difference, 3) if isfinite(effect.difference) else "not measured"
-        for effect in effects
+        f"{told} {number(10**effect.difference, 3) if isfinite(effect.difference) else 'not measured'}"
+        for told, effect in zip(TOLD.values(), effects, strict=True)
     )
 
 

@@ -39,14 +39,10 @@ class StudyResult(Record):
 
     def headline(self) -> str:
         """The claim and what became of it."""
-        return f"{self.claim}: {self.verdict}{self.extent}."
-
-    @property
-    def extent(self) -> str:
-        """How much of it was measured, in parentheses, where it is not all."""
+        part = "" if self.outcome == "complete" else f" ({self.outcome}: what was measured so far)"
         if self.rows and all(row.failed for row in self.rows):
-            return " (every arm failed: nothing was measured)"
-        return "" if self.outcome == "complete" else f" ({self.outcome}: what was measured so far)"
+            part = " (every arm failed: nothing was measured)"
+        return f"{self.claim}: {self.verdict}{part}."
 
     def facts(self) -> list[Fact]:
         """The claim, what was measured, and by which rule it was decided."""

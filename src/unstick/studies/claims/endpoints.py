@@ -186,8 +186,7 @@ STUDY = Study(
     claim="Training with full gradients ends at saddle points and is stuck there, while the noise of mini-batches carries SGD on to minima",
     source="lecture notes on batches; Dauphin et al. (2014); Ge et al. (2015)",
     question="At what kind of point does training end, with and without noise in the gradient?",
-    measured="Tanh networks with one hidden layer and weight decay on at most "
-    f"{SAMPLES} samples, from random starts: the kind of the point where training ends, by exact eigenvalues where the network is small, "
+    measured=f"Tanh networks of {HIDDEN} hidden units with weight decay on {SAMPLES} samples of digits, from random starts: the kind of the point where training ends, by exact eigenvalues where the network is small, "
     "its loss, slope and lowest curvature",
     rule="The share of saddles among the ends of full gradients and the share of minima among those of SGD, at a constant rate, against one "
     "half: supported if both whole intervals lie above, contradicted if one lies below (corrected for two comparisons), else inconclusive",

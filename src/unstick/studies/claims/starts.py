@@ -187,8 +187,8 @@ STUDY = Study(
     claim="The more parameters a network has, the rarer are bad local minima: in a wide one almost every start ends as low as the best",
     source="lecture notes on local minima and saddle points; Choromanska et al. (2015)",
     question="How much do the final training losses of many starts differ, against the width?",
-    measured="The training loss of networks with one hidden layer after Adam with an annealed rate on all of at most "
-    f"{SAMPLES} samples, from starts that differ in the seed of the weights alone",
+    measured=f"The training loss of networks with one hidden layer after Adam with an annealed rate on {SAMPLES} samples of "
+    "digits, from starts that differ in the seed of the weights alone",
     rule=f"A start misses when it ends more than {NEAR:.0%} of the first loss above the best start of its width. The share that misses, "
     "widest − narrowest, paired by seed: supported if the whole interval lies below 0, contradicted if above 0, else inconclusive",
     criticism="A loss at the end of a budget is no minimum: a slow start looks like a bad one. That wide networks fit everything says that the "

@@ -216,7 +216,7 @@ STUDY = Study(
     claim="A training loss that no longer falls does not mean that the gradient is small: most trainings are stuck without being near a critical point",
     source="lecture notes on adaptive learning rates",
     question="Where the training loss stands still, is the point critical?",
-    measured="Tanh networks with weight decay, trained with small batches, with too large and with too small a rate: whether the mean loss of the last "
+    measured=f"Tanh networks of {HIDDEN} hidden units with weight decay on {SAMPLES} samples of digits, trained with small batches, with too large and with too small a rate: whether the mean loss of the last "
     "quarter is lower than that of the quarter before by no more than 2 % or two standard errors; the norms of gradients, and the kind of the point at the end; beside "
     "them a network of zero weights, which does stop at a critical point, and a ravine at the rate 2/κ",
     rule="Of the trainings of networks by batches, too large and too small a rate that stand still, the share that is not at a critical point: "

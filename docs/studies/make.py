@@ -115,6 +115,13 @@ def _index(told: Overview, again: Sequence[Mapping[str, StudyResult]]) -> str:
         WRITTEN,
         f"{told.headline()} [All on one page, to look at](overview.html). How to run them, on your model too: "
         "[Claims, measured](../studies.md).",
+        *(
+            [
+                f"Each was measured again with other seeds, from {' and from '.join(map(str, seeds))} on."
+            ]
+            if seeds
+            else []
+        ),
         _table(Table(header, tuple(linked))),
         "## Small against large batches",
         "The table as it is taught, and what was measured for each line of it.",

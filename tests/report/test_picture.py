@@ -89,3 +89,17 @@ def test_of_a_mark_that_moves_the_picture_has_its_last_places_and_of_choices_the
     assert first == still
     assert (second["x"], second["y"]) == ([3], [6])
     assert third["visible"] is False
+
+
+def test_room_for_the_names_grows_where_they_do_not_stand_side_by_side():
+    def height(names, words=()):
+        axis = {"type": "category", "categoryarray": list(words)} if words else {}
+        traces = [{"type": "scatter", "x": [0], "y": [0], "name": name} for name in names]
+        return drawing(Figure("a", "A title", "", traces, {"yaxis": axis}, wide=False))[1]["height"]
+
+    short = height(["one", "two", "three", "four"])
+
+    assert height(["one, of a long name", "two", "three", "four"]) == short
+    assert height(["one, of a name so long that it takes a row", "two", "three", "four"]) > short
+    beside = ["words so long beside the axis that they leave"]
+    assert height(["one, of a long name", "two", "three", "four"], beside) > short

@@ -25,6 +25,7 @@ SCALE = 2.0  # pixels of the file for each of them
 TITLE = 44  # pixels for the title
 LEGEND = 26  # pixels for the legend under it
 NAMES_A_ROW = {WIDE: 4, NARROW: 2}
+SYMBOL, LETTER = 45, 8  # pixels of a name in the legend: its symbol, and each letter
 MOVED = ("x", "y", "z", "text")
 LONGEST = {WIDE: 100, NARROW: 64}  # letters of a line of the title
 
@@ -106,8 +107,7 @@ def drawing(figure: Figure) -> tuple[dict[str, Any], dict[str, int]]:
     width = WIDE if figure.wide else NARROW
     lines = _lines(figure.title, LONGEST[width])
     top = TITLE + 20 * (len(lines) - 1)
-    listed = sum(trace.get("showlegend") is not False for trace in figure.traces)
-    rows = math.ceil(listed / NAMES_A_ROW[width])
+    rows = _legend_rows(figure, width)
     shows = figure.flat and layout.get("showlegend") is not False
     legend = LEGEND * max(1, rows) if shows else 0
     margin["t"] = top + legend + (margin.get("t", 16) if legend == 0 else 0)
@@ -129,6 +129,20 @@ def drawing(figure: Figure) -> tuple[dict[str, Any], dict[str, int]]:
     size = {"width": width, "height": figure.tall + margin["t"]}
     colored: dict[str, Any] = _colored(drawn, _palette())
     return colored, size
+
+
+def _legend_rows(figure: Figure, width: int) -> int:
+    """Into how many rows Plotly breaks the names; all get the width of the longest."""
+    names = [
+        str(trace.get("name", ""))
+        for trace in figure.traces
+        if trace.get("showlegend") is not False
+    ]
+    axis = figure.layout.get("yaxis") or {}
+    beside = max((len(word) for word in axis.get("categoryarray", ())), default=0)
+    longest = max(map(len, names), default=0)
+    fitting = int((width - LETTER * beside) // (SYMBOL + LETTER * longest))
+    return math.ceil(len(names) / max(1, min(fitting, NAMES_A_ROW[width])))
 
 
 def _chosen(figure: Figure) -> list[dict[str, Any]]:

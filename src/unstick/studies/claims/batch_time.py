@@ -119,9 +119,9 @@ def _told(table: Table, device: str, arms: Sequence[str]) -> str:
     flat = max(table.mean("batch", arm) for arm in known if table.mean("update_ms", arm) <= limit)
     one, other = (number(table.mean("epoch_s", arm), 3) for arm in (smallest, largest))
     return (
-        f"On {device} an epoch takes {one} s at B = {table.mean('batch', smallest):.0f} and {other} s at "
-        f"B = {table.mean('batch', largest):.0f}, least at B = {table.mean('batch', fast):.0f}; an update takes at most twice "
-        f"as long as with the smallest batch up to B = {flat:.0f}."
+        f"On {device} an epoch takes {one} s at B = {table.mean('batch', smallest):,.0f} and {other} s at "
+        f"B = {table.mean('batch', largest):,.0f}, least at B = {table.mean('batch', fast):,.0f}; an update takes at most twice "
+        f"as long as with the smallest batch up to B = {flat:,.0f}."
     )
 
 

@@ -47,13 +47,13 @@ WINDOW = 400  # steps over which a closed form is checked
 def _arms(setting: Setting) -> Sequence[Arm]:
     powers = (2.0, 2.5, 3.0, 3.5, 4.0) if setting.full else (2.0, 3.0, 4.0)
     along = [
-        Arm(f"{NAMES[name]}, κ = {number(10**p, 3)}", {"optimizer": name, "power": p, "angle": 0.0})
+        Arm(f"{NAMES[name]}, κ = {10**p:,.0f}", {"optimizer": name, "power": p, "angle": 0.0})
         for name in NAMES
         for p in powers
     ]
     turned = [
         Arm(
-            f"{NAMES[name]}, κ = {number(10**p, 3)}, turned",
+            f"{NAMES[name]}, κ = {10**p:,.0f}, turned",
             {"optimizer": name, "power": p, "angle": pi / 4},
         )
         for name in ADAPTIVE

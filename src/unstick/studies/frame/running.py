@@ -163,7 +163,7 @@ def _check_planned(planned: Sequence[Task], store: Store) -> None:
     if more:
         raise BadStore(
             f"{store.path} holds arms that are not planned here, such as {more[0]!r}: data that they were measured on are "
-            "missing; expected the folder that holds them, by --data-dir"
+            "missing, or arms have other names now; expected the folder of the data by --data-dir, or the code of then"
         )
 
 

@@ -196,7 +196,10 @@ def test_a_picture_elsewhere_than_png_is_refused_before_the_work(call, looking):
 def test_study_list_names_each_with_its_claim(call):
     lines = call("study", "list").stdout.splitlines()
 
-    assert any(line.startswith("dimension: In d dimensions") for line in lines)
+    at = lines.index("dimension")  # which takes nothing of the user's
+    assert lines[at + 1].startswith("  In d dimensions")
+    assert "taylor  --data --model" in lines
+    assert max(map(len, lines)) <= 100
 
 
 def test_study_run_writes_page_json_and_csv_and_goes_on_from_its_store(call, tmp_path):

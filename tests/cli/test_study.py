@@ -128,7 +128,10 @@ def test_ctrl_c_ends_it_soon_keeps_what_is_done_and_prints_it(tmp_path):
     assert time.monotonic() - begin < 15
     assert process.returncode == 1
     assert "interrupted: what was" in " ".join(answer.split())
-    assert refusal == "unstick: interrupted: the answer above is the best so far\n"
+    assert refusal == (
+        "unstick: interrupted: the answer above is the best so far; the same command goes on from "
+        f"{path.parent}\n"
+    )
     assert 3 <= len(arms(path)) < 120
 
 

@@ -194,7 +194,7 @@ def test_the_toy_nets_rule(changed, expected):
 
 @pytest.mark.parametrize("kappa", [100, 1000])
 def test_gradient_descent_in_a_ravine_takes_the_steps_that_its_closed_form_says(kappa):
-    values = measured(ravine, f"gradient descent, κ = {'1e3' if kappa == 1000 else kappa}", seed=3)
+    values = measured(ravine, f"gradient descent, κ = {kappa:,}", seed=3)
     kept = 1 - 2 / (kappa + 1)
 
     assert values["kept"] == pytest.approx(kept, rel=1e-9)

@@ -339,7 +339,8 @@ def test_killed_at_random_moments_and_resumed_it_gives_the_same_table(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        held.append(len(Store.read(store / "dice.jsonl").rows) if store.exists() else 0)
+        kept = store / "dice.jsonl"  # the folder is there before it, for the lock
+        held.append(len(Store.read(kept).rows) if kept.exists() else 0)
 
     resumed = run_study(find_study(str(path)), Setting(full=True), store=store, backend="here")
     whole = run_study(find_study(str(path)), Setting(full=True), backend="here")

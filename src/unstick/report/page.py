@@ -21,7 +21,6 @@ from unstick.report.picture import save_pictures
 from unstick.report.sections import costs_of, notes_of, sections_of
 from unstick.report.serialization import to_json
 from unstick.report.story import story_of
-from unstick.studies.frame.result import StudyResult
 
 __all__ = ["LIBRARY", "save", "to_html"]
 
@@ -87,7 +86,7 @@ def to_html(record: Record, *, shared: bool = False) -> str:
             for label, value in story.facts
             if value not in listed and not (tried and label in TRIED)
         ],
-        what=f"study {record.name}" if isinstance(record, StudyResult) else type(record).__name__,
+        what=story.about or type(record).__name__,
         sections=sections,
         costs=list(costs_of(record)),
         notes=notes,

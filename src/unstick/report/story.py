@@ -111,6 +111,7 @@ class Story:
     facts: tuple[Fact, ...]  # all the numbers, without what was said above
     remedy: str = ""  # the best that helped, in a sentence; empty where none did
     code: str = ""  # the same for one's own model
+    about: str = ""  # what the page is of, where the record's type does not say it
 
 
 def story_of(record: Record) -> Story:
@@ -174,6 +175,7 @@ def story_of(record: Record) -> Story:
                 "",
                 _study_cards(record),
                 facts,
+                about=f"study {record.name}",
             )
         case Ends():
             return _plain(record, _ends_cards(record))

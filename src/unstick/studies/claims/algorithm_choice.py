@@ -215,7 +215,8 @@ STUDY = Study(
     claim="Small batches of at most 32, by SGD or Adam, reach a training loss with less work and sooner than the full gradient",
     source="lecture notes on optimization algorithms; Bottou, Curtis and Nocedal (2018)",
     question="How many gradients of all samples, and how many seconds, does each method need to a given training loss?",
-    measured="With two hidden layers of 64: gradients of all samples and seconds of updates until the mean loss of an epoch is a twentieth of ln(classes), the loss of "
+    measured="With two hidden layers of 64: gradients of all samples and seconds of updates until the mean loss of an epoch is a "
+    "twentieth of ln(classes), the loss of "
     "equal guesses; the least over five rates. One thread, nothing beside it",
     rule="Supported if for SGD and for Adam with batches of 32 the whole intervals of log₁₀ gradients and of log₁₀ seconds, full "
     "gradient − method, paired by seed and corrected for their number, lie above 0; contradicted if one lies below; else inconclusive. A "

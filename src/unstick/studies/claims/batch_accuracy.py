@@ -177,7 +177,8 @@ STUDY = Study(
     source="lecture notes on batches; Keskar et al. (2017), Masters and Luschi (2018)",
     question="How do accuracies depend on the batch size at one rate and equal epochs, at equal updates, and at the best of several "
     "rates?",
-    measured=f"With two hidden layers of 64: accuracy on training and test samples after SGD with rate {RATES[0]}: for equal epochs, for as many updates as the batch "
+    measured=f"With two hidden layers of 64: accuracy on training and test samples after SGD with rate {RATES[0]}: for equal epochs, "
+    "for as many updates as the batch "
     f"{SMALL} makes in them, and for equal epochs with the rate of {len(RATES)} that validates best, on samples kept for that. In full, "
     "on all of MNIST too, at equal epochs",
     rule=f"Supported if at the same epochs and one rate the whole intervals of training and held-out accuracy, batch {SMALL} − all "

@@ -374,7 +374,8 @@ STUDY = Study(
     source="lecture notes on batch normalization; Santurkar, Tsipras, Ilyas, Madry (2018)",
     question="How much do loss and gradient change along the gradient, with and without batch normalization, and does it still train "
     "when the shift that it removes is put back?",
-    measured="At places along the training of eight ReLU layers of 64 on digits: the range of the loss of one batch, the largest change of its "
+    measured="At places along the training of eight ReLU layers of 64 on digits: the range of the loss of one batch, the largest change "
+    "of its "
     "gradient, and that change by length, on a walk along −g of 0.05 to 0.4 and of ½ to 4 times the rate; the move of the mean of "
     "a unit's input by one update; accuracy with kept statistics and with the samples' own; all of it with noise after the "
     "normalization, and on batches of two",

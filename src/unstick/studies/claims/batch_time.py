@@ -162,7 +162,8 @@ STUDY = Study(
     claim="An epoch takes longer the smaller the batch, because it makes more updates",
     source="lecture notes on batches; other notes of the same course say the opposite, that small batches make an epoch shorter",
     question="How long do an update and an epoch take, from one sample a batch to all of them?",
-    measured=f"Seconds an update under SGD, of two hidden layers of 128 on MNIST (in quick of 64 on digits; digits too where MNIST is missing), {WARM} updates of warm-up left out, as a median; an epoch "
+    measured=f"Seconds an update under SGD, of two hidden layers of 128 on MNIST (in quick of 64 on digits; digits too where MNIST is "
+    f"missing), {WARM} updates of warm-up left out, as a median; an epoch "
     "is that times the number of updates. On one thread, on all, and on a GPU where there is one; nothing runs beside it",
     rule="Supported if on every device the whole interval of log₁₀ (epoch with B = 1 / epoch with B = all), paired over repetitions, "
     "lies above 0; contradicted if on one it lies below; else inconclusive. Intervals are corrected for two comparisons a device",

@@ -209,7 +209,8 @@ STUDY = Study(
     claim="The losses of linear and of logistic regression are convex, and one hidden layer ends that",
     source="lecture notes on optimization; Boyd, Vandenberghe (2004), section 3.1",
     question="Are there three points on a line whose middle loss lies above the chord?",
-    measured="On iris: the loss at quarters of random segments, the monotony of its gradient and the sign of its curvature, about zero and about "
+    measured="On iris: the loss at quarters of random segments, the monotony of its gradient and the sign of its curvature, about zero "
+    "and about "
     "a trained model at three scales; what a derivative suspects counts only where the loss itself lies above the chord beyond "
     "measured noise",
     rule="One violation is a proof. Contradicted if there is one in a linear model or in the last layer of a network alone; supported if "

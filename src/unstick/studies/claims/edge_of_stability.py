@@ -177,7 +177,8 @@ STUDY = Study(
     "would diverge, and stays there while the loss goes on falling",
     source="lecture notes on learning rates and curvature; Cohen, Kaur, Li, Kolter, Talwalkar (2021)",
     question="Where does λmax·η/2 end for several rates η?",
-    measured=f"λmax of the training loss (half the squared error summed over classes, mean over {SAMPLES} samples of digits; two tanh layers of 50) by Lanczos, "
+    measured=f"λmax of the training loss (half the squared error summed over classes, mean over {SAMPLES} samples of digits; two tanh "
+    "layers of 50) by Lanczos, "
     f"{PARTS[0]} to {PARTS[1]} times along full-batch gradient descent; at the end the mean over the last {LAST:.0%} of them",
     rule="Of the rates at which λmax reached 2/η after the start in every run: supported if for each the whole interval of the mean "
     f"of λmax·η/2 at the end lies within {WITHIN:.0%} of 1; contradicted if it lies outside for one; else inconclusive. "

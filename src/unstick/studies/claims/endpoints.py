@@ -22,7 +22,7 @@ from unstick.studies.frame import (
     share,
     verdict_of,
 )
-from unstick.studies.frame.table import Value
+from unstick.studies.frame.table import Value, tally
 from unstick.studies.measures.sample import loss_for, part
 from unstick.training.loop import train
 from unstick.training.recipe import Recipe
@@ -109,16 +109,12 @@ def _decide(table: Table) -> Decision:
         comparisons=2,
     )
     told = "; ".join(
-        f"{arm}: {_counted(found)}, loss {number(table.mean('loss', arm))}, ‖g‖ {number(table.mean('gradient_norm', arm), 2)}"
+        f"{arm}: {tally(found)}, loss {number(table.mean('loss', arm))}, ‖g‖ {number(table.mean('gradient_norm', arm), 2)}"
         for arm, found in kinds.items()
         if found
     )
     verdicts = [verdict_of(one, Side.ABOVE, 0.5) for one in (saddles, minima)]
     return Decision(combined(verdicts), f"Where training ended: {told}.", (saddles, minima))
-
-
-def _counted(kinds: Sequence[str]) -> str:
-    return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
 
 
 def _pictures(table: Table) -> list[Picture]:
@@ -186,7 +182,8 @@ STUDY = Study(
     claim="Training with full gradients ends at saddle points and is stuck there, while the noise of mini-batches carries SGD on to minima",
     source="lecture notes on batches; Dauphin et al. (2014); Ge et al. (2015)",
     question="At what kind of point does training end, with and without noise in the gradient?",
-    measured=f"Tanh networks of {HIDDEN} hidden units with weight decay on {SAMPLES} samples of digits, from random starts: the kind of the point where training ends, by exact eigenvalues where the network is small, "
+    measured=f"Tanh networks of {HIDDEN} hidden units with weight decay on {SAMPLES} samples of digits, from random starts: the kind of "
+    "the point where training ends, by exact eigenvalues where the network is small, "
     "its loss, slope and lowest curvature",
     rule="The share of saddles among the ends of full gradients and the share of minima among those of SGD, at a constant rate, against one "
     "half: supported if both whole intervals lie above, contradicted if one lies below (corrected for two comparisons), else inconclusive",

@@ -207,7 +207,8 @@ STUDY = Study(
     "needs far fewer steps",
     source="lecture notes on feature normalization; LeCun, Bottou, Orr, Müller (1998), section 4.3",
     question="How many steps does gradient descent need on a linear model whose features were stretched, raw and normalized?",
-    measured="Steps of full-batch gradient descent from zero, on half the mean squared error, on digits to a tenth of the loss that the best "
+    measured="Steps of full-batch gradient descent from zero, on half the mean squared error, on digits to a tenth of the loss that the "
+    "best "
     "linear model removes, at the best of five rates (0.5 to 1.95 over the measured λmax); the condition number of XᵀX",
     rule="For features stretched by factors from 1 to 10, 100 … (drawn evenly in logarithm), the whole interval of log₁₀ of steps, "
     "normalized less raw, has to lie below 0 for each: supported; above 0 for one: contradicted; else inconclusive. Features as "

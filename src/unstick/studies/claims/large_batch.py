@@ -208,7 +208,8 @@ STUDY = Study(
     "accurate than plain momentum and Adam",
     source="lecture notes on large batches; Goyal et al. (2017), You et al. (2017, 2020), Akiba et al. (2017), Gupta et al. (2020)",
     question="Which method is most accurate after equal updates on half of the training set at once, when all are tuned alike?",
-    measured="With two hidden layers of 64: test accuracy after equally many updates, the rate falling along a cosine, at the one of five rates that validates best. "
+    measured="With two hidden layers of 64: test accuracy after equally many updates, the rate falling along a cosine, at the one of "
+    "five rates that validates best. "
     "LARS, LAMB and one linear scaling warm up over a quarter of the updates; SWAP makes its last quarter on small batches",
     rule="Compared with the one of momentum and Adam that validates better, paired by seed and corrected for all methods and data: "
     f"supported if for one method on one data set the whole interval lies above 0; contradicted if for every method it lies below {MARGIN:g}, so that none "

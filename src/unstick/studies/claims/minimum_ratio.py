@@ -272,7 +272,8 @@ STUDY = Study(
     source="lecture notes on critical points; Dauphin et al. (2014)",
     question="Of which kind are the points at which searches for critical points end, from all along a training, and of which are they "
     "after a training that has converged?",
-    measured=f"Adam on a tanh network of 4 hidden units and {SAMPLES[0]} or, in full, {SAMPLES[1]} samples of digits in 4 × 4 pixels; from several places of it Levenberg-Marquardt on ½‖g‖²; of each end the loss, "
+    measured=f"Adam on a tanh network of 4 hidden units and {SAMPLES[0]} or, in full, {SAMPLES[1]} samples of digits in 4 × 4 pixels; "
+    "from several places of it Levenberg-Marquardt on ½‖g‖²; of each end the loss, "
     "‖g‖², all eigenvalues of the dense Hessian in float64 with the rounding that counts as zero, and whether it is critical, "
     "gradient-flat or neither; with and without L2",
     rule="Of the ends after the longest training with L2, one a seed, the share of strict minima (critical, no eigenvalue negative or "

@@ -248,7 +248,8 @@ STUDY = Study(
     claim="Momentum trains faster than gradient descent, and its inertia carries it over plateaus and out of small dips",
     source="lecture notes on momentum; Polyak (1964); Sutskever et al. (2013)",
     question="Does momentum 0.9 reach a lower loss with equal work, when both choose their rate from the same grid?",
-    measured="The loss after equal numbers of updates at thirteen rates from 0.001 to 10: a quadratic ravine of twenty dimensions, a network on digits under "
+    measured="The loss after equal numbers of updates at thirteen rates from 0.001 to 10: a quadratic ravine of twenty dimensions, a "
+    "network on digits under "
     "SGD, a bowl with a small dip on the way, and a plateau",
     rule="Paired by seed and corrected for four comparisons: on the ravine and the network momentum − none in powers of ten of the loss, each at "
     "its best rate (whose worst seed ends lowest); on the dip and the plateau the share of rates that end below 0.1. Supported if the whole interval lies below "

@@ -211,7 +211,8 @@ STUDY = Study(
     claim="The gradient noise scale, and with it the batch size that pays, grows as the loss falls",
     source="lecture notes on large batches; McCandlish et al. (2018)",
     question="How large is tr Σ / |G|² from the start of a training to its end, and does an estimate from two batch sizes see it?",
-    measured=f"With 32 hidden units, on mnist1d two layers of 64: tr Σ and |G|² from the gradient of every training sample, at the start and at four training losses that SGD reaches; "
+    measured=f"With 32 hidden units, on mnist1d two layers of 64: tr Σ and |G|² from the gradient of every training sample, at the "
+    "start and at four training losses that SGD reaches; "
     f"beside them the estimate from the lengths of gradients on {SMALL} and on {BIG} samples, undetermined where the 95 % interval of "
     "its |G|² reaches 0",
     rule="Supported if from each loss to the next lower one the whole interval of the difference of log₁₀ (tr Σ / |G|²), paired by "

@@ -311,7 +311,8 @@ STUDY = Study(
     "gradient descent stays",
     source="lecture notes on batches and momentum; Jin et al. (2017); Daneshmand et al. (2018)",
     question="From exact saddles of a linear autoencoder, who leaves, and after how many updates?",
-    measured="Updates until the loss is 5 % below the saddle's, from three exact saddles (components kept: none, the two of least variance, "
+    measured="Updates until the loss is 5 % below the saddle's, from three exact saddles (components kept: none, the two of least "
+    "variance, "
     "two of the middle), by eight methods; the noise of single samples along the lowest eigenvector; and who leaves a poor minimum "
     "in one dimension",
     rule="For each saddle, SGD and momentum with a velocity against gradient descent, in powers of ten of updates (never = all of them): "

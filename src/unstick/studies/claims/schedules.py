@@ -228,7 +228,8 @@ STUDY = Study(
     "ends lower at a large rate if that is warmed up",
     source="lecture notes on learning rate schedules; Liu et al. (2020), On the variance of the adaptive learning rate",
     question="Where does SGD end under four schedules, each at its best rate, and Adam at a large rate with and without warm-up?",
-    measured="On mnist1d with two hidden layers of 64: the loss on all training samples after equally many updates, lowest over the same grid of rates for every schedule; "
+    measured="On mnist1d with two hidden layers of 64: the loss on all training samples after equally many updates, lowest over the "
+    "same grid of rates for every schedule; "
     f"for Adam also at the rate {LARGE:g}, with and without a warm-up over a fifth of the updates; what diverged counts as a "
     "uniform guess",
     rule="For each of step, cosine and 1/√t decay less constant at the best rates, and warm-up less none for Adam at the large rate, the "

@@ -267,7 +267,8 @@ STUDY = Study(
     claim="Large batches end in sharper minima than small ones, and the sharper minima generalize worse",
     source="lecture notes on batches; Keskar et al. (2017)",
     question="At equal training loss, which batch size has the larger curvature and which the better test accuracy?",
-    measured="On mnist1d with two hidden layers of 100: Adam on batches of a tenth and of a 125th of the training samples, until the loss on all training samples is the same; "
+    measured="On mnist1d with two hidden layers of 100: Adam on batches of a tenth and of a 125th of the training samples, until the "
+    "loss on all training samples is the same; "
     "there the largest eigenvalue of the Hessian, the largest rise in a small box (φ, Keskar's metric 2.1), adaptive sharpness, "
     "test accuracy, and the loss on the line through both",
     rule="Two claims. Sharper: both intervals of log₁₀ λmax and log₁₀ φ(0.001), large − small, lie above 0. Worse: that of test accuracy, "

@@ -130,12 +130,8 @@ def convolutional(data: Dataset, *, seed: int) -> nn.Module:
     return model
 
 
-def _nets(table: Table) -> list[str]:
-    return list(dict.fromkeys(arm.rpartition(": ")[0] for arm in table.arms))
-
-
 def _effects(table: Table, measure: str) -> list[Effect]:
-    nets = _nets(table)
+    nets = list(table.groups())
     return [
         paired(
             table,
@@ -156,7 +152,7 @@ def _decide(table: Table) -> Decision:
         f"On {net}: test accuracy {number(test.first)} with batches of {_batch(table, net, 'small')} and {number(test.second)} with "
         f"{_batch(table, net, 'large')} (difference {number(test.difference, 2)}, {number(test.low, 2)} to {number(test.high, 2)}); "
         f"training accuracy {number(fit.first)} and {number(fit.second)}."
-        for net, test, fit in zip(_nets(table), tested, trained, strict=True)
+        for net, test, fit in zip(table.groups(), tested, trained, strict=True)
     )
     return Decision(verdict, said, (*tested, *trained))
 
@@ -166,7 +162,7 @@ def _batch(table: Table, net: str, size: str) -> str:
 
 
 def _pictures(table: Table) -> list[Picture]:
-    nets = _nets(table)
+    nets = list(table.groups())
 
     def bars(size: str, measure: str) -> Series:
         arms = [f"{net}: {size}" for net in nets]

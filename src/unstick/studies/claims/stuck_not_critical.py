@@ -25,7 +25,7 @@ from unstick.studies.frame import (
     verdict_of,
 )
 from unstick.studies.frame.sketching import sketch
-from unstick.studies.frame.table import Value
+from unstick.studies.frame.table import Value, tally
 from unstick.studies.measures.sample import loss_for, part
 from unstick.training.loop import train
 from unstick.training.recipe import Recipe
@@ -151,7 +151,7 @@ def _decide(table: Table) -> Decision:
 def _told_of(table: Table, arm: str) -> str:
     """How an arm ended; the gradients of its updates at first and at last, and that of all samples at the end."""
     ends, kinds = table.texts("kind", arm), _still(table, arm)
-    told = f"{arm}: {len(kinds)} of {len(ends)} stand still ({_counted(kinds)})"
+    told = f"{arm}: {len(kinds)} of {len(ends)} stand still ({tally(kinds) or 'none'})"
     if lost := ends.count(DIVERGED):
         told += f", {lost} diverged"
     at_last = [curve[-1] for curve in table.curves("norms", arm) if curve]
@@ -161,10 +161,6 @@ def _told_of(table: Table, arm: str) -> str:
         f"{told}, ‖g‖ of an update {number(table.mean('first_norm', arm), 2)} at first and {number(fmean(at_last), 2)} at last, "
         f"of all samples at the end {number(table.mean('gradient_norm', arm), 2)}"
     )
-
-
-def _counted(kinds: Sequence[str]) -> str:
-    return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds)) or "none"
 
 
 def _pictures(table: Table) -> list[Picture]:
@@ -216,7 +212,8 @@ STUDY = Study(
     claim="A training loss that no longer falls does not mean that the gradient is small: most trainings are stuck without being near a critical point",
     source="lecture notes on adaptive learning rates",
     question="Where the training loss stands still, is the point critical?",
-    measured=f"Tanh networks of {HIDDEN} hidden units with weight decay on {SAMPLES} samples of digits, trained with small batches, with too large and with too small a rate: whether the mean loss of the last "
+    measured=f"Tanh networks of {HIDDEN} hidden units with weight decay on {SAMPLES} samples of digits, trained with small batches, "
+    "with too large and with too small a rate: whether the mean loss of the last "
     "quarter is lower than that of the quarter before by no more than 2 % or two standard errors; the norms of gradients, and the kind of the point at the end; beside "
     "them a network of zero weights, which does stop at a critical point, and a ravine at the rate 2/κ",
     rule="Of the trainings of networks by batches, too large and too small a rate that stand still, the share that is not at a critical point: "

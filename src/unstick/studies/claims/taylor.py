@@ -220,7 +220,8 @@ STUDY = Study(
     "second order holds",
     source="lecture notes on critical points; Martens (2010)",
     question="At which distance does the Taylor model of second order fail, in units of the updates that training takes?",
-    measured="The loss of a tanh network (32 hidden units, 500 samples of digits) and its model along the gradient, a random direction and the eigenvectors of the largest and smallest "
+    measured=f"The loss of a tanh network (32 hidden units, {SAMPLES} samples of digits) and its model along the gradient, a random "
+    "direction and the eigenvectors of the largest and smallest "
     "eigenvalue, at several stages of training; the first distance at which the error exceeds 10 % of the sum of the model's two terms; "
     "the mean length of the next twenty updates",
     rule="Along the gradient, radius over step in powers of ten: supported if at every stage the whole interval lies above 0 (corrected for the "

@@ -13,7 +13,7 @@ from typing import Any
 from scipy import stats
 
 from unstick.record import number
-from unstick.studies.frame.table import Row, Table
+from unstick.studies.frame.table import Row, Table, finite_mean
 
 __all__ = [
     "Effect",
@@ -94,7 +94,7 @@ def paired(
     gaps = [one[seed] - two[seed] for seed in shared]
     each = 1 - (1 - confidence) / comparisons
     title = name or f"{measure}: {first} − {second}"
-    means = (_mean([one[seed] for seed in shared]), _mean([two[seed] for seed in shared]))
+    means = (finite_mean(one[seed] for seed in shared), finite_mean(two[seed] for seed in shared))
     if not gaps or not all(map(isfinite, gaps)):
         return Effect(title, *means, nan, -inf, inf, each, len(gaps))
     low, high = _interval(gaps, each)
@@ -195,12 +195,6 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
         return Verdict.CONTRADICTED
     known = bool(verdicts) and set(verdicts) == {Verdict.SUPPORTED}
     return Verdict.SUPPORTED if known else Verdict.INCONCLUSIVE
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Of what is finite; nan where nothing is."""
-    known = [value for value in values if isfinite(value)]
-    return sum(known) / len(known) if known else nan
 
 
 def _interval(gaps: Sequence[float], confidence: float) -> tuple[float, float]:

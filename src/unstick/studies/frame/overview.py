@@ -47,9 +47,8 @@ def overview_of(
     """
     ordered = tuple(sorted(results, key=lambda one: one.name))
     have = {one.name for one in ordered}
-    outcomes = [outcome, *(one.outcome for one in ordered)]
-    partial = [one for one in outcomes if one != "complete"]
-    whole = "interrupted" if "interrupted" in partial else "".join(partial[:1]) or "complete"
+    partial = [one for one in (outcome, *(each.outcome for each in ordered)) if one != "complete"]
+    whole = "interrupted" if "interrupted" in partial else next(iter(partial), "complete")
     return Overview(
         ordered,
         tuple(name for name in known if name not in have),

@@ -125,12 +125,10 @@ class Series:
     low: tuple[float, ...] = ()  # of an interval about each y
     high: tuple[float, ...] = ()
     kind: str = "line"  # "line", "points" or "bars"
-    group: str = field(
-        default="", repr=False
-    )  # series of one group have one color; by default each has its own
-    variant: int = field(
-        default=0, repr=False
-    )  # which symbol or dash tells it from others of its color
+    # series of one group have one color; by default each has its own
+    group: str = field(default="", repr=False)
+    # which symbol or dash tells it from others of its color
+    variant: int = field(default=0, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

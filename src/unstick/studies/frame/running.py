@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import chdir, closing, contextmanager
+from contextlib import chdir, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
@@ -28,7 +28,7 @@ from unstick.studies.frame.cluster import LostWorker, joined, spread
 from unstick.studies.frame.digest import code_of
 from unstick.studies.frame.plan import Arm, Setting, Study, Task
 from unstick.studies.frame.result import StudyResult, blamed, result_of
-from unstick.studies.frame.store import BadStore, Store, check_stores
+from unstick.studies.frame.store import BadStore, Store
 from unstick.studies.frame.table import Row, Value
 
 __all__ = ["BACKENDS", "Progress", "results_of", "run_study"]
@@ -75,50 +75,31 @@ def run_study(
     if backend not in BACKENDS:
         raise UnstickError(f"the backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
     _check_given(study, setting)
-    piece = partial(
-        _run, study, setting, backend=backend, jobs=jobs, address=address, part=part, tell=progress
-    )
-    if store is None:
-        return piece(None)
-    check_stores(store, [study], setting)  # before anything is written beside it
-    with Store.opened(store, study, setting) as kept:
-        return piece(kept)
-
-
-def _run(
-    study: Study,
-    setting: Setting,
-    kept: Store | None,
-    *,
-    backend: str,
-    jobs: int | None,
-    address: str | None,
-    part: tuple[int, int] | None,
-    tell: Progress | None,
-) -> StudyResult:
     with blamed(study, "naming its arms"):
         planned = study.planned(setting)
     mine = planned if part is None else _part(planned, part)
-    rows = [] if kept is None else kept.rows
-    done = {(row.arm, row.seed) for row in rows if not row.failed}
-    tasks = [task for task in mine if (task.arm.name, task.seed) not in done]
-    again = {(task.arm.name, task.seed) for task in tasks}
-    rows = [row for row in rows if (row.arm, row.seed) not in again]
-    tell = tell or (lambda _stage, _done, _total: None)
-    tell(study.name, len(mine) - len(tasks), len(mine))
+    tell = progress or (lambda _stage, _done, _total: None)
     outcome = "complete"
-    try:
-        found = _rows(study, tasks, backend=backend, jobs=jobs, address=address)
-        with closing(found):  # whatever happens here, the workers are stopped
-            for count, row in enumerate(found, start=1):
-                if kept is not None:
-                    kept.add(row)
-                rows.append(row)
-                tell(study.name, len(mine) - len(tasks) + count, len(mine))
-        if part is not None and len(rows) < len(planned):
-            outcome = f"part {part[0]} of {part[1]}"
-    except KeyboardInterrupt:
-        outcome = "interrupted"
+    # locked until the end, so that no other run writes there
+    with nullcontext() if store is None else Store.opened(store, study, setting) as kept:
+        rows = [] if kept is None else kept.rows
+        done = {(row.arm, row.seed) for row in rows if not row.failed}
+        tasks = [task for task in mine if (task.arm.name, task.seed) not in done]
+        again = {(task.arm.name, task.seed) for task in tasks}
+        rows = [row for row in rows if (row.arm, row.seed) not in again]
+        tell(study.name, len(mine) - len(tasks), len(mine))
+        try:
+            found = _rows(study, tasks, backend=backend, jobs=jobs, address=address)
+            with closing(found):  # whatever happens here, the workers are stopped
+                for count, row in enumerate(found, start=1):
+                    if kept is not None:
+                        kept.add(row)
+                    rows.append(row)
+                    tell(study.name, len(mine) - len(tasks) + count, len(mine))
+            if part is not None and len(rows) < len(planned):
+                outcome = f"part {part[0]} of {part[1]}"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
     return result_of(study, setting, rows, outcome=outcome)
 
 

@@ -302,9 +302,8 @@ def _unlike(
         old, new = there.get(kind, {}), asked.get(kind, {})
         if not isinstance(new, dict):
             old, new = {kind: old}, {kind: new}
-        names = [*new, *(name for name in old if name not in new and kind == "files")]
+        names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
         other = [(name, old.get(name), new.get(name)) for name in names]
-        other = [each for each in other if each[1] != each[2]]
         if other:
             return kind, other
     return None

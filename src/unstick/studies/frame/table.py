@@ -1,10 +1,10 @@
 """What was measured in every arm on every seed: the raw values that a study is decided by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 
-__all__ = ["Row", "Table", "Value"]
+__all__ = ["Row", "Table", "Value", "finite_mean", "tally"]
 
 Value = bool | int | float | str | tuple[float, ...] | None
 """What a measurement may be; a curve is a tuple."""
@@ -48,8 +48,7 @@ class Table:
 
     def mean(self, measure: str, arm: str) -> float:
         """The mean over seeds of what is finite; nan where nothing is."""
-        known = [value for value in self.column(measure, arm) if isfinite(value)]
-        return sum(known) / len(known) if known else nan
+        return finite_mean(self.column(measure, arm))
 
     def curves(self, measure: str, arm: str) -> list[tuple[float, ...]]:
         """A curve of an arm, one a seed."""
@@ -76,6 +75,17 @@ class Table:
             low.append(min(known, default=nan))
             high.append(max(known, default=nan))
         return low, high
+
+
+def finite_mean(values: Iterable[float]) -> float:
+    """The mean of what is finite; nan where nothing is."""
+    known = [value for value in values if isfinite(value)]
+    return sum(known) / len(known) if known else nan
+
+
+def tally(words: Sequence[str]) -> str:
+    """How often each word stands there, in the order in which they come."""
+    return ", ".join(f"{word} {words.count(word)}" for word in dict.fromkeys(words))
 
 
 def _number(value: Value) -> float:
